@@ -1,0 +1,23 @@
+//! SmartNat: a Kubernetes border router.
+//!
+//! sources -> snapshot -> plan (pure) -> apply -> report
+//!
+//! * [`sources`] watch manifests and the host's netlink and only deliver whole snapshots,
+//! * [`model`] is the snapshot's vocabulary: plain values,
+//! * [`plan`] turns a snapshot into a [`ruleset::Dataplane`] and into what is said about every Mapping,
+//! * [`trace`] follows one packet through a planned dataplane,
+//! * [`apply`] brings the kernel from what it holds to what was planned,
+//! * [`report`] tells: HTTP, metrics, systemd, logs,
+//! * [`daemon`] is the one task that owns the snapshot and runs the loop.
+
+pub mod api;
+pub mod apply;
+pub mod cli;
+pub mod daemon;
+pub mod model;
+pub mod plan;
+pub mod report;
+pub mod ruleset;
+pub mod settings;
+pub mod sources;
+pub mod trace;

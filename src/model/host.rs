@@ -1,0 +1,90 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::InterfaceName;
+use crate::ruleset::{PolicyRule, Route};
+
+/// What netlink told about the box (or a described host), reduced to what a plan needs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Host {
+    pub links: BTreeMap<InterfaceName, Link>,
+    /// Routes of the main table, IPv4 and IPv6.
+    pub main_routes: Vec<MainRoute>,
+    /// Routes in any table that carry our protocol number.
+    pub own_routes: BTreeSet<Route>,
+    /// Policy rules that carry our protocol number; a duplicate stands here twice.
+    pub own_rules: Vec<PolicyRule>,
+    /// Neighbour entries on external interfaces (IPv4).
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    /// Administratively up (IFF_UP).
+    pub up: bool,
+    /// Has carrier (IFF_LOWER_UP).
+    pub carrier: bool,
+    pub mtu: u32,
+    /// In the kernel's order: of each subnet the primary address comes before its secondaries.
+    pub addresses: Vec<InterfaceAddress>,
+}
+
+/// An address with its prefix as assigned, e.g. 10.22.66.41/23.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InterfaceAddress {
+    pub address: IpAddr,
+    pub prefix_len: u8,
+    /// IFA_F_SECONDARY.
+    pub secondary: bool,
+}
+
+impl InterfaceAddress {
+    /// The subnet, host bits cleared.
+    pub fn subnet(&self) -> IpNet {
+        // A prefix length from the kernel (or from a checked description) always fits its family.
+        IpNet::new(self.address, self.prefix_len).map_or_else(|_| IpNet::from(self.address), |n| n.trunc())
+    }
+}
+
+/// A route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MainRoute {
+    pub destination: IpNet,
+    /// `None` for unreachable, blackhole and prohibit routes.
+    pub interface: Option<InterfaceName>,
+    pub gateway: Option<IpAddr>,
+    pub metric: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    pub interface: InterfaceName,
+    pub address: IpAddr,
+    pub state: NeighbourState,
+}
+
+/// NUD_* states folded into what an operator wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NeighbourState {
+    /// REACHABLE, PERMANENT, NOARP.
+    Reachable,
+    /// STALE, DELAY, PROBE: was reachable, being checked.
+    Stale,
+    /// INCOMPLETE, FAILED.
+    Failed,
+}
+
+impl Host {
+    pub fn addresses(&self) -> impl Iterator<Item = (&InterfaceName, &InterfaceAddress)> {
+        self.links.iter().flat_map(|(name, link)| link.addresses.iter().map(move |a| (name, a)))
+    }
+
+    /// Whether an address belongs to this box, on whatever interface (127/8 included).
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.addresses().any(|(name, a)| a.address == address || (name == "lo" && a.subnet().contains(&address)))
+    }
+}

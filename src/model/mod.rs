@@ -1,0 +1,25 @@
+//! The state of the world as plain values: what the host looks like, what the cluster's objects say, how the border is configured.
+//!
+//! Nothing here knows Kubernetes' client, netlink or a kernel tool. Sources produce these values; [`crate::plan`] consumes them.
+
+mod config;
+mod host;
+mod net;
+mod objects;
+
+pub use config::{BorderConfig, MarkLayout, MarkLayoutError, Opening, OpeningParseError};
+pub use host::{Host, InterfaceAddress, Link, MainRoute, Neighbour, NeighbourState};
+pub use net::{Endpoint, Family, InterfaceName, Protocol, host_net, is_default_route};
+pub use objects::{
+    EndpointSlice, Mapping, ObjectKey, Objects, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort,
+};
+
+/// Everything a plan depends on. Equal worlds give equal plans.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    pub host: Host,
+    /// `None` until every source has delivered its first complete snapshot.
+    pub objects: Option<Objects>,
+    /// Slots (1..) already given to the names of external interfaces, also of those that are away. See [`crate::plan::slots`].
+    pub slots: std::collections::BTreeMap<InterfaceName, u16>,
+}

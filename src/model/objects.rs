@@ -1,0 +1,106 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::MappingSpec;
+
+/// namespace/name of a namespaced object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        ObjectKey { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The cluster's objects, reduced to the fields that a plan uses. One complete snapshot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
+    pub mappings: BTreeMap<ObjectKey, Mapping>,
+    pub services: BTreeMap<ObjectKey, Service>,
+    /// Keyed by the slice's own namespace/name.
+    pub slices: BTreeMap<ObjectKey, EndpointSlice>,
+}
+
+/// A Mapping as it came: spec not yet validated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mapping {
+    pub spec: MappingSpec,
+    /// creationTimestamp in seconds since the epoch; `None` counts as the youngest.
+    pub created: Option<i64>,
+    /// Carries a deletionTimestamp.
+    pub deleting: bool,
+    pub generation: Option<i64>,
+    pub uid: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceType {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub kind: ServiceType,
+    /// clusterIP None.
+    pub headless: bool,
+    /// All valid cluster IPs, both families.
+    pub cluster_ips: Vec<IpAddr>,
+    pub ports: Vec<ServicePort>,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `sessionAffinity: ClientIP` with its timeout in seconds.
+    pub affinity_seconds: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// Empty or missing for a Service with one port.
+    pub name: Option<String>,
+    /// As written: TCP, UDP or SCTP.
+    pub protocol: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Label kubernetes.io/service-name, in the slice's namespace.
+    pub service: String,
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// Port numbers are per slice: two slices of one Service may name the same port with different numbers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlicePort {
+    /// Matches the Service port's name; empty and missing are the same.
+    pub name: Option<String>,
+    pub protocol: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    pub addresses: Vec<IpAddr>,
+    /// conditions.ready, nil counts as true.
+    pub ready: bool,
+    /// conditions.serving, nil counts as `ready`.
+    pub serving: bool,
+    /// conditions.terminating, nil counts as false.
+    pub terminating: bool,
+}

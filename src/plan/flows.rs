@@ -1,0 +1,54 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::Sources;
+use crate::model::{Endpoint, Protocol};
+
+/// Which established flows that came through a Mapping may go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlowPolicy {
+    pub endpoints: BTreeMap<Endpoint, FlowEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowEndpoint {
+    pub sources: Sources,
+    /// Destinations after translation that a flow may keep: for TCP every known endpoint, for UDP the ready ones, and the ClusterIP in
+    /// mode service.
+    pub keep: BTreeSet<SocketAddr>,
+}
+
+/// A conntrack entry with the mapped connmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    pub protocol: Protocol,
+    pub client: IpAddr,
+    /// Original destination: the mapped endpoint.
+    pub destination: SocketAddr,
+    /// Source of the reply direction: the pod (or the ClusterIP).
+    pub server: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowVerdict {
+    Keep,
+    /// The endpoint is mapped no more.
+    NotMapped,
+    /// Its source is allowed no more.
+    SourceNotAllowed,
+    /// Its pod is gone (TCP) or not ready (UDP).
+    ServerGone,
+}
+
+impl FlowPolicy {
+    pub fn verdict(&self, flow: &Flow) -> FlowVerdict {
+        let endpoint =
+            Endpoint { address: flow.destination.ip(), protocol: flow.protocol, port: flow.destination.port() };
+        match self.endpoints.get(&endpoint) {
+            None => FlowVerdict::NotMapped,
+            Some(e) if !e.sources.allows(flow.client) => FlowVerdict::SourceNotAllowed,
+            Some(e) if !e.keep.contains(&flow.server) => FlowVerdict::ServerGone,
+            Some(_) => FlowVerdict::Keep,
+        }
+    }
+}

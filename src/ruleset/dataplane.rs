@@ -1,0 +1,119 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::{IpSet, PolicyRule, Route, Rule};
+use crate::model::{Family, InterfaceName};
+
+/// Everything that the kernel is to hold on our behalf.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dataplane {
+    pub tables: BTreeMap<(Family, Table), TableRules>,
+    pub sets: BTreeMap<String, IpSet>,
+    pub routes: BTreeSet<Route>,
+    pub rules: BTreeSet<PolicyRule>,
+    pub sysctls: BTreeMap<Sysctl, String>,
+}
+
+/// Our part of one iptables table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TableRules {
+    /// User chains by name.
+    pub chains: BTreeMap<String, Chain>,
+    /// The rule that must stand first in a built-in chain.
+    pub hooks: BTreeMap<Builtin, Rule>,
+}
+
+pub type Chain = Vec<Rule>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    Mangle,
+    Nat,
+    Filter,
+    Security,
+}
+
+impl Table {
+    pub const ALL: [Table; 4] = [Table::Mangle, Table::Nat, Table::Filter, Table::Security];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Table::Mangle => "mangle",
+            Table::Nat => "nat",
+            Table::Filter => "filter",
+            Table::Security => "security",
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Built-in chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Builtin {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+impl Builtin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Builtin::Prerouting => "PREROUTING",
+            Builtin::Input => "INPUT",
+            Builtin::Forward => "FORWARD",
+            Builtin::Output => "OUTPUT",
+            Builtin::Postrouting => "POSTROUTING",
+        }
+    }
+}
+
+impl fmt::Display for Builtin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A kernel parameter below /proc/sys/net. The order is the order of writing: forwarding comes last.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sysctl {
+    /// net.ipv{4,6}.conf.INTERFACE.KEY; `all` and `default` are interfaces here.
+    Interface { family: Family, interface: InterfaceName, key: &'static str },
+    /// A path below /proc/sys/net, e.g. netfilter/nf_conntrack_tcp_be_liberal.
+    Net(&'static str),
+    /// net.ipv4.ip_forward.
+    IpForward,
+}
+
+impl Sysctl {
+    /// Path below /proc/sys/net.
+    pub fn path(&self) -> String {
+        match self {
+            Sysctl::Interface { family: Family::Ipv4, interface, key } => format!("ipv4/conf/{interface}/{key}"),
+            Sysctl::Interface { family: Family::Ipv6, interface, key } => format!("ipv6/conf/{interface}/{key}"),
+            Sysctl::Net(path) => (*path).to_owned(),
+            Sysctl::IpForward => "ipv4/ip_forward".to_owned(),
+        }
+    }
+}
+
+/// With slashes, which sysctl(8) takes too and which stays right for interface names with dots.
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net/{}", self.path())
+    }
+}

@@ -1,0 +1,89 @@
+//! Names and numbers by which we recognise what we put into the kernel. Nothing else in the program spells them.
+
+use sha2::{Digest, Sha256};
+
+/// Every chain of ours begins so. Chain names are at most 28 characters.
+pub const CHAIN_PREFIX: &str = "SMARTNAT-";
+/// Every ipset of ours begins so. Set names are at most 31 characters.
+pub const SET_PREFIX: &str = "SN-";
+/// rtm_protocol of our routes and FRA_PROTOCOL of our rules. Not in iproute2's list (which uses 99 for openr).
+pub const ROUTE_PROTOCOL: u8 = 83;
+
+/// Priorities of our policy rules: after `local` (0), before `main` (32766).
+pub const PRIORITY_INSIDE: u32 = 90;
+pub const PRIORITY_MARK: u32 = 100;
+pub const PRIORITY_INTERFACE: u32 = 110;
+pub const PRIORITY_FROM: u32 = 120;
+/// Metric of the unreachable default behind the gateway's (the reference's figure: behind any other).
+pub const UNREACHABLE_METRIC: u32 = 4_278_198_272;
+
+pub const MAX_CHAIN_NAME: usize = 28;
+pub const MAX_SET_NAME: usize = 31;
+
+/// Longest way from a hook to the last chain, gotos counted: the kernel refuses the 16th (NFT_JUMP_STACK_SIZE).
+pub const MAX_CHAIN_DEPTH: usize = 15;
+
+// mangle
+pub const PRE: &str = "SMARTNAT-PRE";
+pub const PRE_NEW: &str = "SMARTNAT-PRE-NEW";
+pub const INSIDE: &str = "SMARTNAT-INSIDE";
+pub const INSIDE_NEW: &str = "SMARTNAT-INSIDE-NEW";
+pub const EGRESS: &str = "SMARTNAT-EGRESS";
+pub const OUT: &str = "SMARTNAT-OUT";
+pub const POST: &str = "SMARTNAT-POST";
+pub const BORDER_IN: &str = "SMARTNAT-BORDER-IN";
+pub const BORDER: &str = "SMARTNAT-BORDER";
+// nat
+pub const DNAT: &str = "SMARTNAT-DNAT";
+pub const SNAT: &str = "SMARTNAT-SNAT";
+// filter
+pub const REFUSE: &str = "SMARTNAT-REFUSE";
+// security
+pub const GUARD: &str = "SMARTNAT-GUARD";
+
+/// hash:ip,port: every endpoint served here.
+pub const SET_ENDPOINTS: &str = "SN-EP";
+/// hash:net: pods, ClusterIPs, subnets and routes of the inside. Per family.
+pub const SET_INNER: &str = "SN-INNER";
+pub const SET_INNER6: &str = "SN-INNER6";
+/// hash:ip: addresses of external interfaces.
+pub const SET_EXTERNAL: &str = "SN-EXT";
+pub const SET_EXTERNAL6: &str = "SN-EXT6";
+/// hash:ip skbinfo: pod -> mark of the slot by which its egress leaves.
+pub const SET_EGRESS: &str = "SN-EG";
+
+/// Whether a chain is ours by name.
+pub fn is_our_chain(name: &str) -> bool {
+    name.starts_with(CHAIN_PREFIX)
+}
+
+/// Whether an ipset is ours by name.
+pub fn is_our_set(name: &str) -> bool {
+    name.starts_with(SET_PREFIX)
+}
+
+/// `SMARTNAT-<kind>-<hash>`: a chain named by the identity of what it serves.
+pub fn chain_of(kind: &str, identity: &str) -> String {
+    let name = format!("{CHAIN_PREFIX}{kind}-{}", short_hash(identity));
+    debug_assert!(name.len() <= MAX_CHAIN_NAME);
+    name
+}
+
+/// `SN-<kind>-<hash>`: a set named by the identity or content of what it holds.
+pub fn set_of(kind: &str, identity: &str) -> String {
+    let name = format!("{SET_PREFIX}{kind}-{}", short_hash(identity));
+    debug_assert!(name.len() <= MAX_SET_NAME);
+    name
+}
+
+/// 80 bits of SHA-256 in 16 characters of base32: collisions among 10^6 names have a chance of 10^-12.
+fn short_hash(identity: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let digest = Sha256::digest(identity.as_bytes());
+    let mut out = String::with_capacity(16);
+    for chunk in digest[..10].chunks(5) {
+        let bits = chunk.iter().fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
+        out.extend((0..8).rev().map(|i| ALPHABET[((bits >> (i * 5)) & 31) as usize] as char));
+    }
+    out
+}

@@ -1,0 +1,277 @@
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::model::{InterfaceName, Protocol};
+
+/// One iptables rule: it matches when every match does. Displays as iptables-save prints it (without `-A CHAIN`), so that what is read
+/// back compares equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub matches: Vec<Match>,
+    pub target: Target,
+}
+
+/// The jump from a built-in chain is a rule like any other.
+pub type Hook = Rule;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    Source(IpNet),
+    Destination(IpNet),
+    /// A trailing `+` matches any ending.
+    InInterface(InterfaceName),
+    OutInterface(InterfaceName),
+    /// Must stand before the port match that needs it.
+    Protocol(Protocol),
+    /// An IP protocol by name as iptables prints it (`icmp`, `ipv6-icmp`, `vrrp`).
+    IpProtocol(&'static str),
+    SourcePort(Protocol, u16),
+    DestinationPort(Protocol, Ports),
+    IcmpType(u8),
+    Icmp6Type(u8),
+    HopLimit(u8),
+    CtState(CtState),
+    /// `! --ctstate DNAT`: no destination translation was made.
+    NotDnated,
+    CtDirection(CtDirection),
+    ConnMark {
+        value: u32,
+        mask: u32,
+        invert: bool,
+    },
+    Mark {
+        value: u32,
+        mask: u32,
+        invert: bool,
+    },
+    Set {
+        name: String,
+        direction: SetDirection,
+        invert: bool,
+    },
+    DestinationLocal {
+        invert: bool,
+    },
+    Statistic(Probability),
+    Comment(String),
+}
+
+/// Inclusive; a single port has both ends equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Ports {
+    pub fn one(port: u16) -> Self {
+        Ports { first: port, last: port }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CtState {
+    New,
+    /// RELATED,ESTABLISHED.
+    Established,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CtDirection {
+    Original,
+    Reply,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetDirection {
+    Source,
+    Destination,
+    /// `dst,dst`: destination address, destination port and protocol.
+    DestinationPort,
+}
+
+impl SetDirection {
+    fn as_str(self) -> &'static str {
+        match self {
+            SetDirection::Source => "src",
+            SetDirection::Destination => "dst",
+            SetDirection::DestinationPort => "dst,dst",
+        }
+    }
+}
+
+/// One in `of` packets matches, rounded to the kernel's 2^-31 (xt_statistic).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probability {
+    pub weight: u32,
+    pub of: u32,
+}
+
+impl fmt::Display for Probability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNIT: f64 = 2_147_483_648.0;
+        let kernel = (UNIT * f64::from(self.weight) / f64::from(self.of)).round();
+        write!(f, "{:.11}", kernel / UNIT)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Accept,
+    Drop,
+    Return,
+    Jump(String),
+    Goto(String),
+    Dnat(SocketAddr),
+    Snat(IpAddr),
+    Masquerade,
+    /// `MARK --set-xmark value/mask`: clears the bits of mask, then xors value.
+    SetMark {
+        value: u32,
+        mask: u32,
+    },
+    SetConnMark {
+        value: u32,
+        mask: u32,
+    },
+    /// Packet mark to connection mark, these bits.
+    SaveMark {
+        mask: u32,
+    },
+    /// Connection mark to packet mark, these bits.
+    RestoreMark {
+        mask: u32,
+    },
+    /// `SET --map-set NAME src --map-mark`: the packet takes the mark of its source's entry.
+    MapMark {
+        set: String,
+    },
+    /// `SET --add-set NAME src --exist --timeout SECONDS`.
+    AddSource {
+        set: String,
+        timeout: u32,
+    },
+    Reject(RejectWith),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectWith {
+    TcpReset,
+    PortUnreachable,
+}
+
+impl Target {
+    /// Whether a packet that meets this target goes on to the next rule of the chain.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Target::SetMark { .. }
+                | Target::SetConnMark { .. }
+                | Target::SaveMark { .. }
+                | Target::RestoreMark { .. }
+                | Target::MapMark { .. }
+                | Target::AddSource { .. }
+        )
+    }
+
+    /// The chain that a jump or goto leads to.
+    pub fn chain(&self) -> Option<&str> {
+        match self {
+            Target::Jump(chain) | Target::Goto(chain) => Some(chain),
+            _ => None,
+        }
+    }
+}
+
+impl Rule {
+    pub fn new(matches: impl IntoIterator<Item = Match>, target: Target) -> Self {
+        Rule { matches: matches.into_iter().collect(), target }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // iptables prints addresses, interfaces and protocol first, in this order, wherever they were given.
+        let rank = |m: &Match| match m {
+            Match::Source(_) => 0,
+            Match::Destination(_) => 1,
+            Match::InInterface(_) => 2,
+            Match::OutInterface(_) => 3,
+            Match::Protocol(_) | Match::IpProtocol(_) => 4,
+            _ => 5,
+        };
+        let mut ordered: Vec<&Match> = self.matches.iter().collect();
+        ordered.sort_by_key(|m| rank(m));
+        for m in ordered {
+            write!(f, "{m} ")?;
+        }
+        write!(f, "{}", self.target)
+    }
+}
+
+fn not(invert: bool) -> &'static str {
+    if invert { "! " } else { "" }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Source(net) => write!(f, "-s {net}"),
+            Match::Destination(net) => write!(f, "-d {net}"),
+            Match::InInterface(name) => write!(f, "-i {name}"),
+            Match::OutInterface(name) => write!(f, "-o {name}"),
+            Match::Protocol(p) => write!(f, "-p {p}"),
+            Match::IpProtocol(p) => write!(f, "-p {p}"),
+            Match::SourcePort(p, port) => write!(f, "-m {p} --sport {port}"),
+            Match::DestinationPort(p, Ports { first, last }) if first == last => write!(f, "-m {p} --dport {first}"),
+            Match::DestinationPort(p, Ports { first, last }) => write!(f, "-m {p} --dport {first}:{last}"),
+            Match::IcmpType(t) => write!(f, "-m icmp --icmp-type {t}"),
+            Match::Icmp6Type(t) => write!(f, "-m icmp6 --icmpv6-type {t}"),
+            Match::HopLimit(n) => write!(f, "-m hl --hl-eq {n}"),
+            Match::CtState(CtState::New) => f.write_str("-m conntrack --ctstate NEW"),
+            Match::CtState(CtState::Established) => f.write_str("-m conntrack --ctstate RELATED,ESTABLISHED"),
+            Match::NotDnated => f.write_str("-m conntrack ! --ctstate DNAT"),
+            Match::CtDirection(CtDirection::Original) => f.write_str("-m conntrack --ctdir ORIGINAL"),
+            Match::CtDirection(CtDirection::Reply) => f.write_str("-m conntrack --ctdir REPLY"),
+            Match::ConnMark { value, mask, invert } => {
+                write!(f, "-m connmark {}--mark 0x{value:x}/0x{mask:x}", not(*invert))
+            }
+            Match::Mark { value, mask, invert } => write!(f, "-m mark {}--mark 0x{value:x}/0x{mask:x}", not(*invert)),
+            Match::Set { name, direction, invert } => {
+                write!(f, "-m set {}--match-set {name} {}", not(*invert), direction.as_str())
+            }
+            Match::DestinationLocal { invert } => write!(f, "-m addrtype {}--dst-type LOCAL", not(*invert)),
+            Match::Statistic(p) => write!(f, "-m statistic --mode random --probability {p}"),
+            Match::Comment(text) => write!(f, "-m comment --comment \"{text}\""),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Accept => f.write_str("-j ACCEPT"),
+            Target::Drop => f.write_str("-j DROP"),
+            Target::Return => f.write_str("-j RETURN"),
+            Target::Jump(chain) => write!(f, "-j {chain}"),
+            Target::Goto(chain) => write!(f, "-g {chain}"),
+            Target::Dnat(to) => write!(f, "-j DNAT --to-destination {to}"),
+            Target::Snat(to) => write!(f, "-j SNAT --to-source {to}"),
+            Target::Masquerade => f.write_str("-j MASQUERADE"),
+            Target::SetMark { value, mask } => write!(f, "-j MARK --set-xmark 0x{value:x}/0x{mask:x}"),
+            Target::SetConnMark { value, mask } => write!(f, "-j CONNMARK --set-xmark 0x{value:x}/0x{mask:x}"),
+            Target::SaveMark { mask } => {
+                write!(f, "-j CONNMARK --save-mark --nfmask 0x{mask:x} --ctmask 0x{mask:x}")
+            }
+            Target::RestoreMark { mask } => {
+                write!(f, "-j CONNMARK --restore-mark --nfmask 0x{mask:x} --ctmask 0x{mask:x}")
+            }
+            Target::MapMark { set } => write!(f, "-j SET --map-set {set} src --map-mark"),
+            Target::AddSource { set, timeout } => write!(f, "-j SET --add-set {set} src --exist --timeout {timeout}"),
+            Target::Reject(RejectWith::TcpReset) => f.write_str("-j REJECT --reject-with tcp-reset"),
+            Target::Reject(RejectWith::PortUnreachable) => f.write_str("-j REJECT --reject-with icmp-port-unreachable"),
+        }
+    }
+}

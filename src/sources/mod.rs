@@ -1,0 +1,37 @@
+//! Where the snapshot comes from. A source delivers whole states, never differences, and never touches the kernel's tables.
+//!
+//! Every source is a task that sends [`SourceEvent`]s to the one owner of the snapshot ([`crate::daemon`]). A source that fails says so
+//! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
+
+use crate::model::{Host, Objects};
+
+/// Name of a source in logs, health and metrics: `host`, `manifests`, later `kubernetes`.
+pub type SourceName = &'static str;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceEvent {
+    /// A complete look at the host.
+    Host(Host),
+    /// A complete set of objects.
+    Objects {
+        source: SourceName,
+        objects: Objects,
+    },
+    State {
+        source: SourceName,
+        state: SourceState,
+    },
+    /// Somebody else changed iptables (nf_tables generation by another process).
+    TablesChanged,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceState {
+    /// Has not delivered its first complete state.
+    Syncing,
+    Current,
+    /// Cannot be read, or only in part; the last complete state stays in force.
+    Away {
+        reason: String,
+    },
+}
