@@ -4,6 +4,7 @@ mod compile;
 mod flows;
 mod gateway;
 mod outcome;
+mod resolve;
 mod resolved;
 pub mod slots;
 mod topology;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, World};
 use crate::ruleset::Dataplane;
 use compile::LocalMapping;
+use resolve::resolve;
 use topology::Topology;
 
 /// What is to be done and what is to be said, as one value.
@@ -53,8 +55,12 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     };
     let topology = Topology::of(config, &world.host, &world.slots);
     let resolution = resolve(config, objects);
-    let local: Vec<LocalMapping> =
-        resolution.served.iter().map(|mapping| on_this_box(mapping, &topology)).filter(|l| !l.addresses.is_empty()).collect();
+    let local: Vec<LocalMapping> = resolution
+        .served
+        .iter()
+        .map(|mapping| on_this_box(mapping, &topology))
+        .filter(|l| !l.addresses.is_empty())
+        .collect();
 
     let mut dataplane = compile::host_part(config, &topology);
     compile::add_objects(config, &topology, &world.host, objects, &local, &mut dataplane);

@@ -49,9 +49,8 @@ impl External {
 
 impl Topology {
     pub fn of(config: &BorderConfig, host: &Host, kept: &BTreeMap<InterfaceName, u16>) -> Self {
-        let is_external = |name: &str| {
-            name != config.gateway_interface && name != "lo" && config.external_pattern.is_match(name)
-        };
+        let is_external =
+            |name: &str| name != config.gateway_interface && name != "lo" && config.external_pattern.is_match(name);
         let present = host.links.keys().filter(|n| is_external(n)).cloned().collect();
         let slots = slots::assign(kept, &present, is_external, config.marks.max_slot());
 
@@ -152,8 +151,7 @@ fn external(
             gateway: None,
             shared: Vec::new(),
         };
-        let outcome =
-            InterfaceOutcome { slot: Some(slot), table: Some(table), ..absent(name, InterfaceKind::Absent) };
+        let outcome = InterfaceOutcome { slot: Some(slot), table: Some(table), ..absent(name, InterfaceKind::Absent) };
         return (external, outcome);
     };
 
@@ -181,7 +179,9 @@ fn external(
     let shared = subnets
         .iter()
         .map(|(net, _)| IpNet::V4(*net))
-        .filter(|net| inside_subnets.iter().any(|inside| is_subnet(inside) && (inside.contains(net) || net.contains(inside))))
+        .filter(|net| {
+            inside_subnets.iter().any(|inside| is_subnet(inside) && (inside.contains(net) || net.contains(inside)))
+        })
         .collect();
     let external = External {
         name: name.clone(),

@@ -45,11 +45,7 @@ fn passing(context: &Context) -> Vec<Rule> {
     ));
     rules.extend(context.topology.externals.iter().filter(|e| !e.shared.is_empty()).map(|e| {
         Rule::new(
-            [
-                Match::InInterface(e.name.clone()),
-                Match::CtDirection(CtDirection::Original),
-                context.mapped(),
-            ],
+            [Match::InInterface(e.name.clone()), Match::CtDirection(CtDirection::Original), context.mapped()],
             Target::Return,
         )
     }));
@@ -77,18 +73,14 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
     if family == Family::Ipv6 {
         // RFC 4861, 7.1: neighbour discovery is valid with hop limit 255 only, that is from the link itself.
         rules.extend([135, 136].map(|kind| {
-            Rule::new(
-                [Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(kind), Match::HopLimit(255)],
-                Target::Return,
-            )
+            Rule::new([Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(kind), Match::HopLimit(255)], Target::Return)
         }));
     }
     for opening in &context.config.openings {
         match (opening, family) {
-            (Opening::IcmpEcho, Family::Ipv4) => rules.push(Rule::new(
-                [Match::IpProtocol("icmp"), Match::IcmpType(8), to_external()],
-                Target::Return,
-            )),
+            (Opening::IcmpEcho, Family::Ipv4) => {
+                rules.push(Rule::new([Match::IpProtocol("icmp"), Match::IcmpType(8), to_external()], Target::Return))
+            }
             (Opening::IcmpEcho, Family::Ipv6) => rules.push(Rule::new(
                 [Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(128), to_external()],
                 Target::Return,
@@ -101,10 +93,8 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
                 ],
                 Target::Return,
             )),
-            (Opening::Vrrp, Family::Ipv4) => rules.push(Rule::new(
-                [Match::Destination(VRRP_GROUP.into()), Match::IpProtocol("vrrp")],
-                Target::Return,
-            )),
+            (Opening::Vrrp, Family::Ipv4) => rules
+                .push(Rule::new([Match::Destination(VRRP_GROUP.into()), Match::IpProtocol("vrrp")], Target::Return)),
             (Opening::Dhcp | Opening::Vrrp, Family::Ipv6) => {}
             (Opening::Port { from: Some(net), .. }, _) if Family::of(net.addr()) != family => {}
             (Opening::Port { protocol, port, from }, _) => {

@@ -33,10 +33,7 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     let inner = if shared { goto(PRE_INNER) } else { Target::Return };
     let mut new = vec![Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], inner)];
     for e in &context.topology.externals {
-        new.push(Rule::new(
-            [Match::InInterface(e.name.clone())],
-            context.set_slot(context.marks().slot(e.slot)),
-        ));
+        new.push(Rule::new([Match::InInterface(e.name.clone())], context.set_slot(context.marks().slot(e.slot))));
     }
     mangle.chains.insert(PRE_NEW.to_owned(), new);
 
@@ -58,10 +55,9 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
 fn inside(context: &Context, mangle: &mut TableRules) {
     let marks = context.marks();
     let restore = Target::RestoreMark { mask: marks.slot_mask() };
-    mangle.chains.insert(
-        INSIDE.to_owned(),
-        vec![Rule::new([context.no_slot()], goto(INSIDE_NEW)), Rule::new([], restore)],
-    );
+    mangle
+        .chains
+        .insert(INSIDE.to_owned(), vec![Rule::new([context.no_slot()], goto(INSIDE_NEW)), Rule::new([], restore)]);
     let mut new = Vec::new();
     if context.config.snat {
         let inner = FamilySets::of(Family::Ipv4).inner;
@@ -93,8 +89,7 @@ fn inside(context: &Context, mangle: &mut TableRules) {
 /// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way.
 fn output(context: &Context, mangle: &mut TableRules) {
     let marks = context.marks();
-    let begun_inside =
-        |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
+    let begun_inside = |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
     mangle.chains.insert(
         OUT.to_owned(),
         vec![

@@ -132,7 +132,8 @@ fn node(chains: &mut TableRules, key: Key, entries: &[&Entry], fanout: usize) ->
 fn partition<'a>(entries: &[&'a Entry], fanout: usize) -> Vec<Vec<&'a Entry>> {
     let mut parts = vec![entries.to_vec()];
     while parts.len() < fanout {
-        let Some((at, _)) = parts.iter().enumerate().filter(|(_, p)| p.len() > 1).max_by_key(|(i, p)| (p.len(), usize::MAX - i))
+        let Some((at, _)) =
+            parts.iter().enumerate().filter(|(_, p)| p.len() > 1).max_by_key(|(i, p)| (p.len(), usize::MAX - i))
         else {
             break;
         };
@@ -198,7 +199,11 @@ mod tests {
     fn entries(addresses: &BTreeSet<u32>) -> Vec<Entry> {
         addresses
             .iter()
-            .map(|a| Entry { address: IpAddr::V4(Ipv4Addr::from(*a)), rules: vec![Rule::new([], Target::Goto(format!("M-{a}")))], depth: 0 })
+            .map(|a| Entry {
+                address: IpAddr::V4(Ipv4Addr::from(*a)),
+                rules: vec![Rule::new([], Target::Goto(format!("M-{a}")))],
+                depth: 0,
+            })
             .collect()
     }
 
@@ -276,7 +281,7 @@ mod tests {
                 }
             };
             for (protocol, port, name) in &sorted {
-                prop_assert_eq!(find(*protocol, *port).as_ref(), Some(name));
+                prop_assert_eq!(find(*protocol, *port), Some(name.clone()));
             }
             if !ports.contains(&(false, other)) {
                 prop_assert_eq!(find(Protocol::Tcp, other), None);
