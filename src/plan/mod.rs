@@ -1,14 +1,19 @@
 //! The pure heart: from a [`World`] to a [`Plan`]. No I/O, no clock, no randomness; equal worlds give equal plans.
 
+mod claims;
 mod flows;
 mod outcome;
+mod resolve;
 mod resolved;
+mod validate;
 
 pub use flows::{Flow, FlowEndpoint, FlowPolicy, FlowVerdict};
 pub use outcome::{
     InterfaceKind, InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason,
 };
+pub use resolve::{Resolution, resolve};
 pub use resolved::{Backends, ResolvedMapping, ResolvedPort, Sources};
+pub use validate::{PortSelector, ValidatedMapping, ValidatedPort, validate};
 
 use std::collections::BTreeMap;
 

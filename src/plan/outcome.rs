@@ -37,6 +37,7 @@ pub enum RefusalReason {
     DuplicatePort,
     TooManyPorts,
     AddressFamilyNotSupported,
+    InvalidMode,
     MissingField,
     Conflict,
     ServiceNotFound,
