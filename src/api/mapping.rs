@@ -19,44 +19,13 @@ use super::schema;
     derive = "PartialEq",
     shortname = "snmap",
     doc = "A Mapping makes the border routers forward `external address : port` to a Service of its namespace, for the client sources that it allows.",
-    printcolumn(
-        name = "Addresses",
-        type_ = "string",
-        json_path = ".spec.addresses",
-        description = "External addresses that clients connect to"
-    ),
-    printcolumn(
-        name = "Service",
-        type_ = "string",
-        json_path = ".spec.serviceName",
-        description = "Service behind it"
-    ),
-    printcolumn(
-        name = "Mode",
-        type_ = "string",
-        json_path = ".spec.mode",
-        description = "service: by the ClusterIP; direct: straight to the pods"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status",
-        description = "Whether it is valid and holds its endpoints"
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Programmed\")].status",
-        description = "Whether border routers serve it"
-    ),
-    printcolumn(
-        name = "Invalid",
-        type_ = "string",
-        json_path = ".status.invalid",
-        priority = 1,
-        description = "no, or why it is refused"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Addresses", "type": "string", "jsonPath": ".spec.addresses", "description": "External addresses that clients connect to"}"#,
+    printcolumn = r#"{"name": "Service", "type": "string", "jsonPath": ".spec.serviceName", "description": "Service behind it"}"#,
+    printcolumn = r#"{"name": "Mode", "type": "string", "jsonPath": ".spec.mode", "description": "service: by the ClusterIP; direct: straight to the pods"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether it is valid and holds its endpoints"}"#,
+    printcolumn = r#"{"name": "Programmed", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].status", "description": "Whether border routers serve it"}"#,
+    printcolumn = r#"{"name": "Invalid", "type": "string", "jsonPath": ".status.invalid", "priority": 1, "description": "no, or why it is refused"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(

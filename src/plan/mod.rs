@@ -1,5 +1,6 @@
 //! The pure heart: from a [`World`] to a [`Plan`]. No I/O, no clock, no randomness; equal worlds give equal plans.
 
+mod claims;
 mod compile;
 mod flows;
 mod gateway;
@@ -8,19 +9,21 @@ mod resolve;
 mod resolved;
 pub mod slots;
 mod topology;
+mod validate;
 
 pub use flows::{Flow, FlowEndpoint, FlowPolicy, FlowVerdict};
 pub use outcome::{
     InterfaceKind, InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason,
 };
+pub use resolve::{Resolution, resolve};
 pub use resolved::{Backends, ResolvedMapping, ResolvedPort, Sources};
+pub use validate::{PortSelector, ValidatedMapping, ValidatedPort, validate};
 
 use std::collections::BTreeMap;
 
 use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, World};
 use crate::ruleset::Dataplane;
 use compile::LocalMapping;
-use resolve::resolve;
 use topology::Topology;
 
 /// What is to be done and what is to be said, as one value.

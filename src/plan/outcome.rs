@@ -40,6 +40,7 @@ pub enum RefusalReason {
     DuplicatePort,
     TooManyPorts,
     AddressFamilyNotSupported,
+    InvalidMode,
     MissingField,
     Conflict,
     ServiceNotFound,
