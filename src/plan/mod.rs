@@ -4,6 +4,8 @@ mod claims;
 mod flows;
 mod outcome;
 mod resolve;
+#[cfg(test)]
+mod resolve_tests;
 mod resolved;
 mod validate;
 
