@@ -11,14 +11,15 @@ pub struct Health {
     pub body: String,
 }
 
-/// Wall-clock time as RFC 3339 in UTC, to the second.
+/// Wall-clock time to the second; `None` for a clock before 1970 or after the year 9999.
+pub(super) fn timestamp(time: SystemTime) -> Option<jiff::Timestamp> {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    jiff::Timestamp::from_second(i64::try_from(since_epoch.as_secs()).ok()?).ok()
+}
+
+/// RFC 3339 in UTC.
 pub(super) fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|d| i64::try_from(d.as_secs()).ok());
-    match seconds.and_then(|s| jiff::Timestamp::from_second(s).ok()) {
-        Some(t) => t.to_string(),
-        // A clock before 1970 or after the year 9999.
-        None => "unknown".to_owned(),
-    }
+    timestamp(time).map_or_else(|| "unknown".to_owned(), |t| t.to_string())
 }
 
 /// Fails only when the loop is stuck (no heartbeat for `stuck_after`) or passes fail. A source that is away is told, and no failure: the

@@ -22,6 +22,8 @@ pub struct Report {
     /// Set while passes fail.
     pub failure: Option<Failure>,
     pub outcomes: Arc<Outcomes>,
+    /// For every Mapping in `outcomes`.
+    pub transitions: Arc<BTreeMap<ObjectKey, Transitions>>,
     pub counters: Counters,
 }
 
@@ -56,6 +58,13 @@ pub struct Failure {
 pub struct Outcomes {
     pub mappings: BTreeMap<ObjectKey, MappingOutcome>,
     pub interfaces: Vec<InterfaceOutcome>,
+}
+
+/// When the two conditions of a Mapping took the status that they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transitions {
+    pub accepted: SystemTime,
+    pub programmed: SystemTime,
 }
 
 /// What one good pass did, to be added to the counters.
@@ -121,6 +130,7 @@ impl Report {
             last_pass: None,
             failure: None,
             outcomes: Arc::default(),
+            transitions: Arc::default(),
             counters: Counters::default(),
         }
     }
@@ -147,6 +157,7 @@ impl Report {
         self.failure = None;
         // Most passes change nothing; readers then keep what they share.
         if *self.outcomes != pass.outcomes {
+            self.transitions = Arc::new(self.transitions_to(&pass.outcomes, now));
             self.outcomes = Arc::new(pass.outcomes);
         }
         let c = &mut self.counters;
@@ -175,6 +186,22 @@ impl Report {
             Some(Failure { since, attempts: attempts + 1, command: command.into(), message: message.into() });
     }
 
+    fn transitions_to(&self, new: &Outcomes, now: SystemTime) -> BTreeMap<ObjectKey, Transitions> {
+        let of = |(key, new): (&ObjectKey, &MappingOutcome)| {
+            let mut t = Transitions { accepted: now, programmed: now };
+            if let (Some(old), Some(known)) = (self.outcomes.mappings.get(key), self.transitions.get(key)) {
+                if old.refused.is_some() == new.refused.is_some() {
+                    t.accepted = known.accepted;
+                }
+                if old.programmed.ok == new.programmed.ok {
+                    t.programmed = known.programmed;
+                }
+            }
+            (key.clone(), t)
+        };
+        new.mappings.iter().map(of).collect()
+    }
+
     /// Endpoints (address, protocol, port) served on this box.
     pub fn endpoints(&self) -> usize {
         self.outcomes.mappings.values().map(|m| m.endpoints).sum()
@@ -190,6 +217,7 @@ fn add(totals: &mut BTreeMap<&'static str, u64>, more: &BTreeMap<&'static str, u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Programmed, ProgrammedReason};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -230,6 +258,31 @@ mod tests {
         r.pass_ok(PassReport { full: true, ..PassReport::default() }, at(2));
         r.pass_failed("x", "y", 0, at(3));
         assert!(r.ready);
+    }
+
+    #[test]
+    fn a_condition_keeps_its_transition_time_until_its_status_changes() {
+        let outcomes = |ok: bool, message: &str| Outcomes {
+            mappings: [(
+                ObjectKey::new("a", "b"),
+                MappingOutcome {
+                    generation: None,
+                    refused: None,
+                    programmed: Programmed { ok, reason: ProgrammedReason::Programmed, message: message.into() },
+                    service_vip: None,
+                    configured: [].into(),
+                    endpoints: 1,
+                },
+            )]
+            .into(),
+            interfaces: vec![],
+        };
+        let mut r = Report::new(at(0));
+        for (second, outcomes) in [(1, outcomes(true, "x")), (2, outcomes(true, "y")), (3, outcomes(false, "y"))] {
+            r.pass_ok(PassReport { outcomes, ..PassReport::default() }, at(second));
+        }
+        let expected = Transitions { accepted: at(1), programmed: at(3) };
+        assert_eq!(r.transitions[&ObjectKey::new("a", "b")], expected);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
-use super::health::rfc3339;
-use super::{Outcomes, Report};
+use super::health::{rfc3339, timestamp};
+use super::{Outcomes, Report, Transitions};
+use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
 use crate::plan::{InterfaceOutcome, MappingOutcome};
 use crate::sources::SourceState;
 
@@ -12,47 +15,47 @@ pub fn invalid(outcome: &MappingOutcome) -> String {
     outcome.refused.as_ref().map_or_else(|| "no".to_owned(), |r| r.message.clone())
 }
 
-/// The status that a Mapping gets from the view of this instance, as it stands in the API (camelCase, empty fields left out). Conditions
-/// carry no lastTransitionTime: it belongs to whoever compares with what was there before.
-pub fn mapping_status(outcome: &MappingOutcome, instance: &str) -> Value {
-    let mut status = json!({ "invalid": invalid(outcome) });
-    if let Some(vip) = outcome.service_vip {
-        status["serviceVIP"] = json!(vip);
-    }
-    let configured: BTreeMap<String, Value> =
-        outcome.configured.iter().map(|(address, pods)| (address.to_string(), json!({ "podIPs": pods }))).collect();
-    let accepted = match &outcome.refused {
-        None => condition("Accepted", true, "Accepted", "", outcome.generation),
-        Some(r) => condition("Accepted", false, &format!("{:?}", r.reason), &r.message, outcome.generation),
+/// The status that a Mapping gets from the view of this instance alone.
+pub fn mapping_status(outcome: &MappingOutcome, instance: &str, transitions: &Transitions) -> MappingStatus {
+    let (reason, message) = match &outcome.refused {
+        None => ("Accepted".to_owned(), ""),
+        Some(r) => (format!("{:?}", r.reason), r.message.as_str()),
+    };
+    let condition = |kind: &str, ok: bool, reason: &str, message: &str, since: SystemTime| Condition {
+        type_: kind.to_owned(),
+        status: if ok { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: outcome.generation,
+        last_transition_time: Time(timestamp(since).unwrap_or_default()),
     };
     let p = &outcome.programmed;
-    let programmed = condition("Programmed", p.ok, &format!("{:?}", p.reason), &p.message, outcome.generation);
-    status["configuredAddresses"] = json!(configured);
-    status["conditions"] = json!([accepted, programmed]);
-    if let Some(generation) = outcome.generation {
-        status["observedGeneration"] = json!(generation);
+    let programmed = format!("{:?}", p.reason);
+    let configured: BTreeMap<String, MappingPodIps> = outcome
+        .configured
+        .iter()
+        .map(|(address, pods)| {
+            (address.to_string(), MappingPodIps { pod_ips: pods.iter().map(ToString::to_string).collect() })
+        })
+        .collect();
+    MappingStatus {
+        invalid: Some(invalid(outcome)),
+        service_vip: outcome.service_vip.map(|vip| vip.to_string()),
+        configured_addresses: configured.clone(),
+        conditions: vec![
+            condition("Accepted", outcome.refused.is_none(), &reason, message, transitions.accepted),
+            condition("Programmed", p.ok, &programmed, &p.message, transitions.programmed),
+        ],
+        observed_generation: outcome.generation,
+        instances: vec![MappingInstance {
+            name: instance.to_owned(),
+            programmed: p.ok,
+            reason: programmed,
+            message: p.message.clone(),
+            addresses: configured,
+            observed_generation: outcome.generation,
+        }],
     }
-    let mut here = json!({
-        "name": instance,
-        "programmed": p.ok,
-        "reason": p.reason,
-        "message": p.message,
-        "addresses": outcome.configured.keys().collect::<Vec<_>>(),
-    });
-    if let Some(generation) = outcome.generation {
-        here["observedGeneration"] = json!(generation);
-    }
-    status["instances"] = json!([here]);
-    status
-}
-
-fn condition(kind: &str, ok: bool, reason: &str, message: &str, generation: Option<i64>) -> Value {
-    let mut condition =
-        json!({ "type": kind, "status": if ok { "True" } else { "False" }, "reason": reason, "message": message });
-    if let Some(generation) = generation {
-        condition["observedGeneration"] = json!(generation);
-    }
-    condition
 }
 
 /// The JSON of `/status`: every Mapping as its status would read, interfaces, sources, the last pass.
@@ -62,6 +65,8 @@ pub fn status_document(report: &Report, instance: &str) -> Value {
         .iter()
         .map(|(key, outcome)| {
             let refused = outcome.refused.as_ref();
+            let started = Transitions { accepted: report.started, programmed: report.started };
+            let transitions = report.transitions.get(key).unwrap_or(&started);
             json!({
                 "namespace": key.namespace,
                 "name": key.name,
@@ -70,7 +75,7 @@ pub fn status_document(report: &Report, instance: &str) -> Value {
                 "message": refused.map_or("", |r| &r.message),
                 "programmed": outcome.programmed,
                 "endpoints": outcome.endpoints,
-                "status": mapping_status(outcome, instance),
+                "status": mapping_status(outcome, instance, transitions),
             })
         })
         .collect();
@@ -111,12 +116,17 @@ pub(crate) fn interface(outcome: &InterfaceOutcome) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::super::PassReport;
     use super::*;
     use crate::model::{NeighbourState, ObjectKey};
     use crate::plan::{InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
+
+    fn status(outcome: &MappingOutcome) -> Value {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds);
+        json!(mapping_status(outcome, "border-1", &Transitions { accepted: at(0), programmed: at(60) }))
+    }
 
     fn served() -> MappingOutcome {
         MappingOutcome {
@@ -145,20 +155,27 @@ mod tests {
 
     #[test]
     fn a_served_mapping_reads_as_in_the_api() {
+        let configured = json!({ "203.0.113.10": { "podIPs": ["10.244.1.2"] } });
         assert_eq!(
-            mapping_status(&served(), "border-1"),
+            status(&served()),
             json!({
                 "invalid": "no",
                 "serviceVIP": "10.96.221.171",
-                "configuredAddresses": { "203.0.113.10": { "podIPs": ["10.244.1.2"] } },
+                "configuredAddresses": configured,
                 "conditions": [
-                    { "type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "observedGeneration": 3 },
-                    { "type": "Programmed", "status": "True", "reason": "Programmed", "message": "on eth1", "observedGeneration": 3 },
+                    {
+                        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+                        "observedGeneration": 3, "lastTransitionTime": "2023-11-14T22:13:20Z",
+                    },
+                    {
+                        "type": "Programmed", "status": "True", "reason": "Programmed", "message": "on eth1",
+                        "observedGeneration": 3, "lastTransitionTime": "2023-11-14T22:14:20Z",
+                    },
                 ],
                 "observedGeneration": 3,
                 "instances": [{
                     "name": "border-1", "programmed": true, "reason": "Programmed", "message": "on eth1",
-                    "addresses": ["203.0.113.10"], "observedGeneration": 3,
+                    "addresses": configured, "observedGeneration": 3,
                 }],
             })
         );
@@ -166,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_refused_mapping_says_why_in_every_place() {
-        let s = mapping_status(&refused(), "border-1");
+        let s = status(&refused());
         assert_eq!(s["invalid"], "203.0.113.10:80/tcp is held by a/b");
         assert_eq!(s["conditions"][0]["status"], "False");
         assert_eq!(s["conditions"][0]["reason"], "Conflict");
