@@ -6,6 +6,8 @@ mod flows;
 mod gateway;
 mod outcome;
 mod resolve;
+#[cfg(test)]
+mod resolve_tests;
 mod resolved;
 pub mod slots;
 mod topology;

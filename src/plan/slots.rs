@@ -22,8 +22,8 @@ pub fn remembered(config: &BorderConfig, own_rules: &[PolicyRule]) -> BTreeMap<I
         .collect()
 }
 
-/// Keeps what was given, drops names that are external no more, and gives the lowest free slots to new names in their order.
-/// Names for which no slot is left are missing from the answer.
+/// Keeps what was given, drops names that are external no more, and gives new names the slot that their name prefers, or the next free
+/// one. So slots depend on history only where two names prefer the same one. Names for which none is left are missing from the answer.
 pub fn assign(
     kept: &BTreeMap<InterfaceName, u16>,
     present: &BTreeSet<InterfaceName>,
@@ -36,14 +36,28 @@ pub fn assign(
         .filter(|(name, slot)| is_external(name) && (1..=max).contains(*slot) && taken.insert(**slot))
         .map(|(name, slot)| (name.clone(), *slot))
         .collect();
-    let mut free = (1..=max).filter(|slot| !taken.contains(slot));
     for name in present {
-        if !slots.contains_key(name) {
-            let Some(slot) = free.next() else { break };
-            slots.insert(name.clone(), slot);
+        if slots.contains_key(name) {
+            continue;
         }
+        let first = preferred(name, max);
+        let Some(slot) = (first..=max).chain(1..first).find(|slot| taken.insert(*slot)) else { break };
+        slots.insert(name.clone(), slot);
     }
     slots
+}
+
+/// The number that the name ends in (eth1: 1), or one made of its bytes.
+fn preferred(name: &str, max: u16) -> u16 {
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    match name[name.len() - digits..].parse() {
+        Ok(number) if (1..=max).contains(&number) => number,
+        _ => {
+            let sum = name.bytes().fold(0u32, |acc, byte| acc.wrapping_mul(31).wrapping_add(u32::from(byte)));
+            // Below max, which is a u16.
+            (sum % u32::from(max)) as u16 + 1
+        }
+    }
 }
 
 #[cfg(test)]
@@ -55,12 +69,19 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_is_the_number_that_the_name_ends_in() {
+        let slots = assign(&BTreeMap::new(), &names(&["eth1", "eth12", "wan"]), |_| true, 4094);
+        assert_eq!((slots["eth1"], slots["eth12"]), (1, 12));
+        assert!((1..=4094).contains(&slots["wan"]));
+    }
+
+    #[test]
     fn an_interface_that_went_away_keeps_its_slot_and_a_newcomer_gets_another() {
         let first = assign(&BTreeMap::new(), &names(&["eth1", "eth2"]), |_| true, 10);
-        let without_eth1 = assign(&first, &names(&["eth0a", "eth2"]), |_| true, 10);
-        assert_eq!(without_eth1["eth1"], first["eth1"]);
-        assert_eq!(without_eth1["eth2"], first["eth2"]);
-        assert_eq!(without_eth1["eth0a"], 3);
+        let without_eth1 = assign(&first, &names(&["wan1", "eth2"]), |_| true, 10);
+        assert_eq!(without_eth1["eth1"], 1);
+        assert_eq!(without_eth1["eth2"], 2);
+        assert_eq!(without_eth1["wan1"], 3);
     }
 
     #[test]

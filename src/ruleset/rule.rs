@@ -78,7 +78,7 @@ pub enum CtState {
     Established,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CtDirection {
     Original,
     Reply,
@@ -156,7 +156,7 @@ pub enum Target {
     Reject(RejectWith),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectWith {
     TcpReset,
     PortUnreachable,
