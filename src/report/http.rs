@@ -1,4 +1,3 @@
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +11,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{ConntrackSample, Health, Report, health, readiness, render_metrics, status_document};
+use super::{Health, Report, health, readiness, render_metrics, status_document};
+use crate::apply::conntrack::{self, ConntrackCounts};
 use crate::settings::MonitorAddress;
 
 /// The endpoints' address cannot be used (yet).
@@ -27,21 +27,13 @@ pub struct HttpError {
 }
 
 /// What the endpoints answer from.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Monitor {
     pub report: watch::Receiver<Report>,
     /// Name of this instance, as it stands in `instances[]`.
     pub instance: Arc<str>,
     /// Without a heartbeat for so long the loop counts as stuck: three autorefresh periods.
     pub stuck_after: Duration,
-    /// Called for every scrape; `None` when the kernel does not tell.
-    pub conntrack: Arc<dyn Fn() -> Option<ConntrackSample> + Send + Sync>,
-}
-
-impl fmt::Debug for Monitor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Monitor").field("instance", &self.instance).field("stuck_after", &self.stuck_after).finish()
-    }
 }
 
 /// `/healthcheck`, `/readyz`, `/metrics`, `/status`.
@@ -123,12 +115,18 @@ async fn readyz(State(m): State<Monitor>) -> Response {
 async fn metrics(State(m): State<Monitor>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let report = m.report.borrow().clone();
-    match render_metrics(&report, (m.conntrack)(), accept.contains("application/openmetrics-text")) {
+    match render_metrics(&report, conntrack_counts().await, accept.contains("application/openmetrics-text")) {
         Ok((media, text)) => ([(header::CONTENT_TYPE, media)], text).into_response(),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")).into_response()
         }
     }
+}
+
+/// `None` where the kernel does not tell: the other metrics are answered all the same.
+async fn conntrack_counts() -> Option<ConntrackCounts> {
+    let counts = conntrack::counts().await;
+    counts.inspect_err(|error| tracing::debug!(error = crate::error_chain(error), "no conntrack counts")).ok()
 }
 
 async fn status(State(m): State<Monitor>) -> Response {
@@ -149,12 +147,10 @@ mod tests {
 
     fn monitor() -> (watch::Sender<Report>, Monitor) {
         let (sender, report) = watch::channel(Report::new(SystemTime::now()));
-        let conntrack = || Some(ConntrackSample { entries: 5, ..ConntrackSample::default() });
         let monitor = Monitor {
             report,
             instance: "border-1".into(),
             stuck_after: Duration::from_secs(180),
-            conntrack: Arc::new(conntrack),
         };
         (sender, monitor)
     }
@@ -205,7 +201,6 @@ mod tests {
         assert_eq!(code, 200);
         assert!(body.contains("content-type: text/plain; version=0.0.4"), "{body}");
         assert!(body.contains("# TYPE smartnat_passes_total counter"), "{body}");
-        assert!(body.contains("smartnat_conntrack_entries 5"), "{body}");
         let (_, body) = fetch(address, "/metrics", "application/openmetrics-text;version=1.0.0").await.unwrap();
         assert!(body.contains("# TYPE smartnat_passes counter"), "{body}");
 

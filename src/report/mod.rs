@@ -13,7 +13,7 @@ mod systemd;
 
 pub use health::{Health, health, readiness};
 pub use http::{HttpError, Monitor, router, serve};
-pub use metrics::{ConntrackSample, render as render_metrics};
+pub use metrics::render as render_metrics;
 pub use state::{Counters, Failure, LastPass, Outcomes, PassDurations, PassReport, Report, SourceReport, Transitions};
 pub use status::{invalid, mapping_status, status_document};
 pub use systemd::{Systemd, status_line};
