@@ -201,7 +201,9 @@ impl Rule {
     pub fn spelled(&self, family: Family) -> String {
         let text = self.to_string();
         match (family, text.strip_suffix("icmp-port-unreachable")) {
-            (Family::Ipv6, Some(rest)) if matches!(self.target, Target::Reject(_)) => rest.to_owned() + "icmp6-port-unreachable",
+            (Family::Ipv6, Some(rest)) if matches!(self.target, Target::Reject(_)) => {
+                rest.to_owned() + "icmp6-port-unreachable"
+            }
             _ => text,
         }
     }
