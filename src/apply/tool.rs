@@ -38,6 +38,18 @@ pub enum ToolError {
     Aborted { command: String, source: tokio::task::JoinError },
 }
 
+impl ToolError {
+    /// What was run, with its arguments.
+    pub fn command(&self) -> &str {
+        match self {
+            ToolError::Start { command, .. }
+            | ToolError::Timeout { command, .. }
+            | ToolError::Failed { command, .. }
+            | ToolError::Aborted { command, .. } => command,
+        }
+    }
+}
+
 fn said(stderr: &str) -> &str {
     if stderr.is_empty() { "it gave no reason" } else { stderr }
 }

@@ -1,6 +1,5 @@
 //! The task that keeps looking.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use netlink_packet_core::{NetlinkBuffer, Parseable};
