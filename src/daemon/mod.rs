@@ -6,6 +6,7 @@
 mod snapshot;
 mod wiring;
 
+pub use snapshot::Snapshot;
 pub use wiring::{DaemonError, border, run};
 
 use std::collections::BTreeMap;
@@ -16,13 +17,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::apply::conntrack::{self, Cleaned};
 use crate::apply::{Applied, Applier, ApplyError, Scope, Tools};
-use crate::plan::{self, FlowPolicy, Plan};
 use crate::error_chain;
+use crate::plan::{self, FlowPolicy, Plan};
 use crate::report::{Outcomes, PassReport, Report, Systemd};
 use crate::settings::Settings;
 use crate::sources::SourceEvent;
 use crate::sources::debounce::Debounce;
-use snapshot::Snapshot;
 
 /// A lone change is applied after this much quiet.
 const QUIET: Duration = Duration::from_millis(10);
@@ -155,7 +155,11 @@ impl Daemon {
             Err(error) => {
                 let delay = self.retry.failed();
                 let message = error_chain(&error);
-                tracing::error!(error = message, retry_seconds = delay.as_secs(), "apply failed; what worked goes on working");
+                tracing::error!(
+                    error = message,
+                    retry_seconds = delay.as_secs(),
+                    "apply failed; what worked goes on working"
+                );
                 let calls = (self.tools.calls() - calls_before) as u64;
                 self.reports.send_modify(|r| r.pass_failed(failed_step(&error), message, calls, SystemTime::now()));
             }

@@ -92,7 +92,8 @@ mod tests {
         snapshot.take_objects("two", objects("y"));
         assert!(!snapshot.take_objects("one", objects("x")));
         assert!(snapshot.take_objects("one", Objects::default()));
-        let services: Vec<_> = snapshot.world().objects.as_ref().unwrap().services.keys().map(|k| k.name.as_str()).collect();
+        let services: Vec<_> =
+            snapshot.world().objects.as_ref().unwrap().services.keys().map(|k| k.name.as_str()).collect();
         assert_eq!(services, ["y"]);
     }
 }

@@ -147,11 +147,7 @@ mod tests {
 
     fn monitor() -> (watch::Sender<Report>, Monitor) {
         let (sender, report) = watch::channel(Report::new(SystemTime::now()));
-        let monitor = Monitor {
-            report,
-            instance: "border-1".into(),
-            stuck_after: Duration::from_secs(180),
-        };
+        let monitor = Monitor { report, instance: "border-1".into(), stuck_after: Duration::from_secs(180) };
         (sender, monitor)
     }
 

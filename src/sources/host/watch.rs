@@ -176,4 +176,3 @@ fn neighbour_matters(payload: &[u8], deleted: bool, last: &Host) -> bool {
     let known = last.neighbours.iter().find(|n| n.interface == *interface && n.address == address);
     if deleted { known.is_some() } else { neighbour(&message, &names).as_ref() != known }
 }
-
