@@ -7,7 +7,7 @@ use smartnat::sources::host::{read_host, run};
 use smartnat::sources::{SourceEvent, SourceState};
 use tokio::sync::mpsc;
 
-use crate::netns::{in_netns, sh, soon};
+use crate::netns::{in_netns, lost_messages, sh, soon};
 
 /// No periodic look within a test.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -209,8 +209,6 @@ fn changes_are_delivered_as_whole_looks() {
         watched.until("a rule of ours", |h| h.own_rules.len() == 1).await;
         sh("ip route add 198.18.0.0/15 via 10.0.0.1");
         watched.until("a main route", |h| h.main_routes.iter().any(|r| r.destination.prefix_len() == 15)).await;
-        sh("ip neigh replace 10.0.0.1 dev eth0 nud failed");
-        watched.until("a gateway that fails", |h| h.neighbours[0].state == NeighbourState::Failed).await;
 
         sh("ip link del eth1");
         watched.until("a link removed", |h| !h.links.contains_key("eth1")).await;
@@ -223,10 +221,36 @@ fn changes_are_delivered_as_whole_looks() {
     });
 }
 
+/// Duplicate address detection of IPv6 makes events of its own, at its own time.
+const NO_IPV6: &str =
+    "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6";
+
+#[test]
+fn a_gateways_state_is_followed() {
+    in_netns(|| async {
+        sh(NO_IPV6);
+        sh("ip link add eth0 type veth peer name r0; ip link set eth0 up; ip link set r0 up
+            ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1");
+        let (mut watched, first) = Watched::start(NEVER).await;
+        assert_eq!(first.neighbours, []);
+        let mut now = async |script: &str, states: &[NeighbourState]| {
+            sh(script);
+            let host = watched.host(script).await;
+            assert_eq!(host.neighbours.iter().map(|n| n.state).collect::<Vec<_>>(), states, "{script}");
+        };
+        let lladdr = "lladdr 02:00:00:00:00:01 dev eth0 nud";
+        now(&format!("ip neigh add 10.0.0.1 {lladdr} permanent"), &[NeighbourState::Reachable]).await;
+        now(&format!("ip neigh replace 10.0.0.1 {lladdr} stale"), &[NeighbourState::Stale]).await;
+        now("ip neigh replace 10.0.0.1 dev eth0 nud failed", &[NeighbourState::Failed]).await;
+        now("ip neigh del 10.0.0.1 dev eth0", &[]).await;
+    });
+}
+
 #[test]
 fn chatter_that_changes_nothing_delivers_nothing() {
     in_netns(|| async {
         topology();
+        sh(NO_IPV6);
         let (mut watched, _) = Watched::start(NEVER).await;
         // None of these is seen: neighbours that are no gateways, a folded state that stays, foreign tables, a change undone.
         sh("for i in $(seq 20 60); do ip neigh add 10.0.0.$i lladdr 02:00:00:00:01:$i dev eth0; done
@@ -259,12 +283,7 @@ fn a_storm_that_overflows_the_socket_ends_in_the_right_state() {
         // The runtime has one thread, which waits here: nobody reads the socket.
         sh("for i in $(seq 100 179); do for j in $(seq 0 249); do echo route add 10.$i.$j.0/24 dev eth0; done; done |
             ip -batch -");
-        let drops: u64 = sh("cat /proc/thread-self/net/netlink")
-            .lines()
-            .skip(1)
-            .map(|socket| socket.split_whitespace().nth(8).unwrap().parse::<u64>().unwrap())
-            .sum();
-        assert!(drops > 0, "the storm was too small to overflow anything");
+        assert!(lost_messages() > 0, "the storm was too small");
         let host = watched.until("the end of the storm", |h| h.main_routes.len() > 20_000).await;
         assert_eq!(host, read_host().await.unwrap());
         sh("ip addr add 10.0.0.88/24 dev eth0");
