@@ -15,5 +15,6 @@ pub use health::{Health, health, readiness};
 pub use http::{HttpError, Monitor, router, serve};
 pub use metrics::{ConntrackSample, render as render_metrics};
 pub use state::{Counters, Failure, LastPass, Outcomes, PassDurations, PassReport, Report, SourceReport, Transitions};
+pub(crate) use status::interface_document;
 pub use status::{invalid, mapping_status, status_document};
 pub use systemd::{Systemd, status_line};
