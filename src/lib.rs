@@ -15,6 +15,7 @@ pub mod apply;
 pub mod cli;
 pub mod daemon;
 pub mod model;
+mod netlink;
 pub mod plan;
 pub mod report;
 pub mod ruleset;

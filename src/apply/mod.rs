@@ -1,1 +1,4 @@
 //! (under construction)
+
+pub mod conntrack;
+pub mod routing;

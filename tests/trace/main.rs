@@ -1,0 +1,4 @@
+//! `smartnat::trace` on a whole border: against what is known to be right, and against the kernel.
+
+mod packets;
+mod reference;
