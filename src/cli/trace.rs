@@ -2,11 +2,11 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::pending::{Packet, PacketKind, trace};
 use super::world::{self, HostArgs};
 use super::{Answer, CliError, say};
 use crate::plan;
 use crate::settings::Settings;
+use crate::trace::{Packet, PacketKind, trace};
 
 #[derive(Debug, Args)]
 pub(super) struct TraceArgs {

@@ -6,6 +6,7 @@ use super::{CliError, pending};
 use crate::model::{Host, Objects, World};
 use crate::plan::slots;
 use crate::settings::Settings;
+use crate::sources::host::read_host;
 
 /// Where `plan` and `trace` take the host from.
 #[derive(Debug, Clone, Default, Args)]
@@ -25,7 +26,7 @@ pub(super) async fn world(settings: &Settings, args: &HostArgs) -> Result<World,
 
 pub(super) async fn host(description: Option<&Path>) -> Result<Host, CliError> {
     let Some(path) = description else {
-        return pending::read_host().await;
+        return read_host().await.map_err(|e| CliError::failed("this box cannot be looked at", e));
     };
     let text = std::fs::read_to_string(path)
         .map_err(|e| CliError::failed(format!("the host description {} cannot be read", path.display()), e))?;

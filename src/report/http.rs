@@ -1,4 +1,3 @@
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,10 +8,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{ConntrackSample, Health, Report, health, readiness, render_metrics, status_document};
+use super::{Health, Report, health, readiness, render_metrics, status_document};
+use crate::apply::conntrack::{self, ConntrackCounts};
 use crate::settings::MonitorAddress;
 
 /// The endpoints' address cannot be used (yet).
@@ -27,21 +28,31 @@ pub struct HttpError {
 }
 
 /// What the endpoints answer from.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Monitor {
     pub report: watch::Receiver<Report>,
     /// Name of this instance, as it stands in `instances[]`.
     pub instance: Arc<str>,
     /// Without a heartbeat for so long the loop counts as stuck: three autorefresh periods.
     pub stuck_after: Duration,
-    /// Called for every scrape; `None` when the kernel does not tell.
-    pub conntrack: Arc<dyn Fn() -> Option<ConntrackSample> + Send + Sync>,
+    /// Called for every scrape: [`read_conntrack`].
+    pub conntrack: ConntrackReader,
 }
 
-impl fmt::Debug for Monitor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Monitor").field("instance", &self.instance).field("stuck_after", &self.stuck_after).finish()
-    }
+/// Reads the counts of connection tracking; `None` when the kernel does not tell.
+pub type ConntrackReader = fn() -> BoxFuture<'static, Option<ConntrackCounts>>;
+
+/// The counts of this network namespace.
+pub fn read_conntrack() -> BoxFuture<'static, Option<ConntrackCounts>> {
+    Box::pin(async {
+        match conntrack::counts().await {
+            Ok(counts) => Some(counts),
+            Err(error) => {
+                tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "metrics go without conntrack");
+                None
+            }
+        }
+    })
 }
 
 /// `/healthcheck`, `/readyz`, `/metrics`, `/status`.
@@ -123,7 +134,7 @@ async fn readyz(State(m): State<Monitor>) -> Response {
 async fn metrics(State(m): State<Monitor>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let report = m.report.borrow().clone();
-    match render_metrics(&report, (m.conntrack)(), accept.contains("application/openmetrics-text")) {
+    match render_metrics(&report, (m.conntrack)().await, accept.contains("application/openmetrics-text")) {
         Ok((media, text)) => ([(header::CONTENT_TYPE, media)], text).into_response(),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")).into_response()
@@ -149,13 +160,9 @@ mod tests {
 
     fn monitor() -> (watch::Sender<Report>, Monitor) {
         let (sender, report) = watch::channel(Report::new(SystemTime::now()));
-        let conntrack = || Some(ConntrackSample { entries: 5, ..ConntrackSample::default() });
-        let monitor = Monitor {
-            report,
-            instance: "border-1".into(),
-            stuck_after: Duration::from_secs(180),
-            conntrack: Arc::new(conntrack),
-        };
+        let conntrack: ConntrackReader =
+            || Box::pin(std::future::ready(Some(ConntrackCounts { entries: 5, ..ConntrackCounts::default() })));
+        let monitor = Monitor { report, instance: "border-1".into(), stuck_after: Duration::from_secs(180), conntrack };
         (sender, monitor)
     }
 

@@ -11,34 +11,22 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{PassDurations, Report};
+use crate::apply::conntrack::ConntrackCounts;
 use crate::model::NeighbourState;
 use crate::plan::{InterfaceKind, InterfaceOutcome};
 use crate::sources::SourceState;
-
-/// The kernel's connection tracking table at the time of a scrape.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ConntrackSample {
-    pub entries: u64,
-    pub limit: u64,
-    /// Packets dropped because no entry could be made.
-    pub drop: u64,
-    /// Entries thrown out to make room for new ones.
-    pub early_drop: u64,
-    /// Entries that could not be put into the table.
-    pub insert_failed: u64,
-}
 
 /// What a scrape is answered with.
 #[derive(Debug)]
 struct Scrape {
     report: Report,
-    conntrack: Option<ConntrackSample>,
+    conntrack: Option<ConntrackCounts>,
 }
 
 /// Media type and body for a scrape: OpenMetrics 1.0 if asked for, else Prometheus' text format 0.0.4.
 pub fn render(
     report: &Report,
-    conntrack: Option<ConntrackSample>,
+    conntrack: Option<ConntrackCounts>,
     openmetrics: bool,
 ) -> Result<(&'static str, String), Error> {
     let mut registry = Registry::default();
@@ -146,7 +134,7 @@ impl Scrape {
     }
 }
 
-fn tracking(c: &ConntrackSample, out: &mut Writer<'_>) -> Result<(), Error> {
+fn tracking(c: &ConntrackCounts, out: &mut Writer<'_>) -> Result<(), Error> {
     out.gauge("smartnat_conntrack_entries", "Connections that the kernel tracks", c.entries as f64, false)?;
     let help = "Connections that the kernel can track (net.netfilter.nf_conntrack_max)";
     out.gauge("smartnat_conntrack_entries_limit", help, c.limit as f64, false)?;

@@ -57,8 +57,8 @@ fn report() -> Report {
     r
 }
 
-fn conntrack() -> ConntrackSample {
-    ConntrackSample { entries: 12, limit: 262_144, drop: 1, early_drop: 2, insert_failed: 3 }
+fn conntrack() -> ConntrackCounts {
+    ConntrackCounts { entries: 12, limit: 262_144, drop: 1, early_drop: 2, insert_failed: 3 }
 }
 
 fn text(openmetrics: bool) -> String {
