@@ -12,8 +12,9 @@ mod status;
 mod systemd;
 
 pub use health::{Health, health, readiness};
-pub use http::{HttpError, Monitor, router, serve};
+pub use http::{ConntrackReader, HttpError, Monitor, read_conntrack, router, serve};
 pub use metrics::render as render_metrics;
 pub use state::{Counters, Failure, LastPass, Outcomes, PassDurations, PassReport, Report, SourceReport, Transitions};
+pub(crate) use status::interface_document;
 pub use status::{invalid, mapping_status, status_document};
 pub use systemd::{Systemd, status_line};

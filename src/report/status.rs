@@ -102,13 +102,13 @@ pub fn status_document(report: &Report, instance: &str) -> Value {
             "since": rfc3339(f.since), "attempts": f.attempts, "command": f.command, "message": f.message,
         })),
         "mappings": mappings,
-        "interfaces": interfaces.iter().map(interface).collect::<Vec<_>>(),
+        "interfaces": interfaces.iter().map(interface_document).collect::<Vec<_>>(),
         "sources": sources,
     })
 }
 
 /// One interface with its gateway's neighbour state beside the fields of the outcome.
-pub(crate) fn interface(outcome: &InterfaceOutcome) -> Value {
+pub(crate) fn interface_document(outcome: &InterfaceOutcome) -> Value {
     let mut value = json!(outcome);
     value["gatewayNeighbour"] = json!(outcome.gateway_neighbour.map(|n| format!("{n:?}").to_lowercase()));
     value

@@ -1,0 +1,4 @@
+use super::{Answer, CliError};
+pub(super) async fn run(_: crate::settings::Settings) -> Result<Answer, CliError> {
+    Ok(Answer::Done)
+}
