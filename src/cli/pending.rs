@@ -12,13 +12,13 @@ fn absent<T>(what: &str) -> Result<T, CliError> {
 }
 
 /// crate::daemon::run(settings)
-pub(super) async fn run(_settings: Settings) -> Result<(), CliError> {
-    absent("the daemon")
+pub(super) async fn run(settings: Settings) -> Result<(), CliError> {
+    crate::daemon::run(settings).await.map_err(|e| CliError::failed("the daemon could not start", e))
 }
 
 /// crate::daemon::border(settings)
-pub(super) async fn border(_settings: Settings) -> Result<(), CliError> {
-    absent("the border")
+pub(super) async fn border(settings: Settings) -> Result<(), CliError> {
+    crate::daemon::border(&settings).await.map(drop).map_err(|e| CliError::failed("the border is not closed", e))
 }
 
 /// crate::sources::describe::parse_host(&text), with the path in the message
@@ -27,8 +27,8 @@ pub(super) fn parse_host(_path: &Path, _text: &str) -> Result<Host, CliError> {
 }
 
 /// crate::sources::manifests::load_dir(&dir)
-pub(super) fn load_dir(_dir: &Path) -> Result<Objects, CliError> {
-    absent("reading manifests")
+pub(super) fn load_dir(dir: &Path) -> Result<Objects, CliError> {
+    crate::sources::manifests::load_dir(dir).map_err(|e| CliError::failed("the manifests cannot be used", e))
 }
 
 /// What the kernel holds of ours: the chains and sets read back by crate::apply, as text like View::of prints a Dataplane.
@@ -37,6 +37,11 @@ pub(super) async fn held(_settings: &Settings, _host: &Host) -> Result<View, Cli
 }
 
 /// crate::apply::cleanup::cleanup(tools, state_dir, &host, force): `Ok(Some(reason))` when it refuses without --force
-pub(super) async fn cleanup(_settings: &LocalSettings, _host: &Host, _force: bool) -> Result<Option<String>, CliError> {
-    absent("cleanup")
+pub(super) async fn cleanup(settings: &LocalSettings, host: &Host, force: bool) -> Result<Option<String>, CliError> {
+    use crate::apply::{CleanupError, Tools, cleanup};
+    match cleanup(Tools::new(settings.tool_timeout), &settings.state_dir, host, force).await {
+        Ok(_) => Ok(None),
+        Err(error @ CleanupError::WouldOpen { .. }) => Ok(Some(error.to_string())),
+        Err(error) => Err(CliError::failed("cleanup stopped; what is left can be removed by running it again", error)),
+    }
 }

@@ -56,7 +56,12 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 }
 
 fn monitor(settings: &Settings, report: watch::Receiver<Report>) -> Monitor {
-    Monitor { report, instance: settings.border.instance_name.as_str().into(), stuck_after: settings.autorefresh * 3 }
+    Monitor {
+        report,
+        instance: settings.border.instance_name.as_str().into(),
+        stuck_after: settings.autorefresh * 3,
+        conntrack: report::read_conntrack,
+    }
 }
 
 /// Closes the border alone: what follows from the host (which may have no interface yet), without enabling forwarding.
