@@ -4,6 +4,10 @@
 //! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
 
 pub mod convert;
+pub mod manifests;
+mod yaml;
+
+pub use yaml::Position;
 
 use crate::model::{Host, Objects};
 
