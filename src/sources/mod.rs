@@ -4,9 +4,15 @@
 //! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
 
 pub mod convert;
+pub mod convert;
 pub(crate) mod debounce;
 pub mod host;
+pub mod manifests;
 pub mod tables;
+mod yaml;
+
+pub use yaml::Position;
+
 
 use crate::model::{Host, Objects};
 
