@@ -132,3 +132,31 @@ ask client1 tcp 203.0.113.11:80
 ask client2 tcp 198.51.100.10:80
 ask client1 udp 203.0.113.10:53
 ask client2 udp 198.51.100.10:53
+
+say "An outsider on the same wire gets nothing: not the Mapping, not a pod, not a Service, not the box"
+ask outsider tcp 203.0.113.10:80
+ask outsider tcp 10.244.1.2:8080
+ask outsider tcp 10.96.0.10:80
+ask outsider tcp 203.0.113.10:8080
+
+say "Why? trace tells, for the client and for the outsider"
+for source in 192.0.2.10 203.0.113.66; do
+    on border "$manager" trace --source $source --destination 203.0.113.10 --protocol tcp --port 80 --interface eth1 | sed 's/^/  /'
+    echo
+done
+
+say "The Mapping is edited while it runs: the outsider's network is allowed too"
+sed -i 's|^\( *\)- 192.0.2.0/24.*|&\n\1- 203.0.113.64/26|' "$work/manifests/mappings.yaml"
+diff docs/examples/manifests/mappings.yaml "$work/manifests/mappings.yaml" | sed 's/^/  /' || true
+until_true 10 on outsider "$peer" get tcp 203.0.113.10:80 --timeout 1
+ask outsider tcp 203.0.113.10:80
+
+say "The daemon is killed; connections go on without it, and it adopts what is there when it comes back"
+kill -9 "${background[-1]}"
+ask client1 tcp 203.0.113.10:80
+ask client2 udp 198.51.100.10:53
+on border "$manager" >>"$work/daemon.log" 2>&1 & background+=($!)
+until_true 20 sh -c "ip netns exec $run-border $manager status --json | grep -q '\"ready\": *true'"
+on border "$manager" status
+
+say "That was SmartNat. All of it ran in namespaces, which are removed now."

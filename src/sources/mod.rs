@@ -4,7 +4,7 @@
 //! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
 
 pub mod convert;
-mod debounce;
+pub(crate) mod debounce;
 pub mod host;
 pub mod tables;
 

@@ -2,11 +2,12 @@
 
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use smartnat::model::{Family, Protocol};
+use smartnat::daemon::Snapshot;
+use smartnat::model::{Family, Host, Objects, Protocol, World};
 use smartnat::plan::{ProgrammedReason, RefusalReason, plan};
 use smartnat::ruleset::{Builtin, SetMember, Table, depth, ownership};
 use world::{Spec, config, key, reference, world};
@@ -152,5 +153,74 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// What a source may deliver on the way: a host without some interfaces, objects without some Mappings.
+#[derive(Debug, Clone)]
+enum Step {
+    HostWithout(Vec<bool>),
+    ObjectsWithout(Vec<bool>),
+}
+
+fn without<K: Ord + Clone, V: Clone>(all: &BTreeMap<K, V>, gone: &[bool]) -> BTreeMap<K, V> {
+    all.iter()
+        .enumerate()
+        .filter(|(i, _)| !gone.get(*i).unwrap_or(&false))
+        .map(|(_, (k, v))| (k.clone(), v.clone()))
+        .collect()
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let gone = || prop::collection::vec(any::<bool>(), 0..5);
+    prop::collection::vec(prop_oneof![gone().prop_map(Step::HostWithout), gone().prop_map(Step::ObjectsWithout)], 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_plan_depends_on_where_the_world_is_and_not_on_how_it_came_there(steps in steps(), repeat: bool, host_last: bool) {
+        let mut end = world(&[
+            Spec::direct("a", [1, 2], &[(Protocol::Tcp, 80)]),
+            Spec::direct("b", [2], &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]),
+            Spec::direct("c", [3], &[(Protocol::Tcp, 443)]).pods(7),
+        ]);
+        let other = end.host.links["eth2"].clone();
+        end.host.links.insert("eth10".to_owned(), smartnat::model::Link { index: 9, addresses: vec![], ..other });
+        let objects = end.objects.clone().unwrap();
+        let direct = plan(&config(), &end);
+
+        let mut snapshot = Snapshot::new(World { host: Host::default(), objects: None, slots: BTreeMap::new() }, ["files"]);
+        let mut pass = |snapshot: &mut Snapshot| {
+            let plan = plan(&config(), snapshot.world());
+            snapshot.keep_slots(&plan);
+            plan
+        };
+        for step in &steps {
+            for _ in 0..=usize::from(repeat) {
+                match step {
+                    Step::HostWithout(gone) => {
+                        let host = Host { links: without(&end.host.links, gone), ..end.host.clone() };
+                        snapshot.take_host(host);
+                    }
+                    Step::ObjectsWithout(gone) => {
+                        let part = Objects { mappings: without(&objects.mappings, gone), services: without(&objects.services, gone), ..objects.clone() };
+                        snapshot.take_objects("files", part);
+                    }
+                }
+                pass(&mut snapshot);
+            }
+        }
+        if host_last {
+            snapshot.take_objects("files", objects.clone());
+            pass(&mut snapshot);
+            snapshot.take_host(end.host.clone());
+        } else {
+            snapshot.take_host(end.host.clone());
+            pass(&mut snapshot);
+            snapshot.take_objects("files", objects.clone());
+        }
+        prop_assert_eq!(pass(&mut snapshot), direct);
     }
 }

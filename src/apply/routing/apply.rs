@@ -8,8 +8,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use super::{RoutingChange, key, message};
 use crate::model::Host;
 use crate::netlink::{RouteSocket, RouteSocketError};
-use crate::ruleset::{PolicyRule, Route, RouteTarget};
-use crate::sources::host::{HostError, own_entries};
+use crate::ruleset::{Route, RouteTarget};
+use crate::sources::host::{HostError, names, own_entries};
 
 // asm-generic/errno-base.h and errno.h
 const EPERM: i32 = 1;
@@ -66,13 +66,6 @@ fn list(failures: &[RoutingFailure]) -> String {
     failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Routes and rules whose key was taken when they were to be added.
-#[derive(Default)]
-struct Taken {
-    routes: Vec<Route>,
-    rules: Vec<PolicyRule>,
-}
-
 impl Routing {
     /// Connects in the network namespace of the calling thread; needs a runtime.
     pub fn connect() -> Result<Self, RoutingError> {
@@ -82,7 +75,7 @@ impl Routing {
     /// Writes a change, all of it that the kernel takes. `host` is the look that the change was made from.
     pub async fn apply(&mut self, change: &RoutingChange, host: &Host) -> Result<(), RoutingError> {
         let mut failures = Vec::new();
-        let mut taken = Taken::default();
+        let mut taken = Vec::new();
         // Strays first: one may hold the key of a route of ours, and none does anything that is wanted.
         for stray in &change.del_strays {
             let what = || format!("delete {}", stray.description);
@@ -104,7 +97,7 @@ impl Routing {
             let request = RouteNetlinkMessage::NewRoute(message::route(route, index));
             match self.socket.change(request, NLM_F_CREATE | flags).await {
                 Ok(()) => {}
-                Err(error) if error.errno() == Some(EEXIST) => taken.routes.push(route.clone()),
+                Err(error) if error.errno() == Some(EEXIST) => taken.push(route),
                 Err(error) => failures.push(failure(format!("add route {route}"), &error, Some(route))),
             }
         }
@@ -112,7 +105,8 @@ impl Routing {
             let request = RouteNetlinkMessage::NewRule(message::rule(rule));
             match self.socket.change(request, NLM_F_CREATE | NLM_F_EXCL).await {
                 Ok(()) => {}
-                Err(error) if error.errno() == Some(EEXIST) => taken.rules.push(rule.clone()),
+                // Rules that differ in their protocol number alone stand side by side: this one is ours.
+                Err(error) if error.errno() == Some(EEXIST) => {}
                 Err(error) => failures.push(failure(format!("add rule {rule}"), &error, None)),
             }
         }
@@ -144,14 +138,18 @@ impl Routing {
         }
     }
 
-    /// What was there already is fine if it is ours, as after a look that was older than our last write.
-    async fn explain_taken(&mut self, taken: Taken, failures: &mut Vec<RoutingFailure>) -> Result<(), RoutingError> {
-        if taken.routes.is_empty() && taken.rules.is_empty() {
+    /// A route that was there already is fine if it is ours, as after a look that was older than our last write.
+    async fn explain_taken(
+        &mut self,
+        taken: Vec<&Route>,
+        failures: &mut Vec<RoutingFailure>,
+    ) -> Result<(), RoutingError> {
+        if taken.is_empty() {
             return Ok(());
         }
-        let names = crate::sources::host::names(&mut self.socket).await.map_err(RoutingError::ReadBack)?;
+        let names = names(&mut self.socket).await.map_err(RoutingError::ReadBack)?;
         let own = own_entries(&mut self.socket, &names).await.map_err(RoutingError::ReadBack)?;
-        let foreign_route = taken.routes.iter().filter(|route| !own.routes.contains(route)).map(|route| RoutingFailure {
+        failures.extend(taken.into_iter().filter(|route| !own.routes.contains(route)).map(|route| RoutingFailure {
             what: format!("add route {route}"),
             cause: "a route of someone else stands there".to_owned(),
             remedy: format!(
@@ -159,15 +157,7 @@ impl Routing {
                 route.table
             ),
             soft: false,
-        });
-        let foreign_rule = taken.rules.iter().filter(|rule| !own.rules.contains(rule)).map(|rule| RoutingFailure {
-            what: format!("add rule {rule}"),
-            cause: "the same rule is there under another protocol number".to_owned(),
-            remedy: format!("remove it (`ip rule del pref {}`)", rule.priority),
-            soft: false,
-        });
-        failures.extend(foreign_route);
-        failures.extend(foreign_rule);
+        }));
         Ok(())
     }
 }

@@ -167,7 +167,7 @@ fn stray_route(message: &RouteMessage, parts: &Parts) -> OwnStray {
 
 pub(super) fn rule(message: &RuleMessage) -> Own<PolicyRule> {
     let ours = RouteProtocol::from(ROUTE_PROTOCOL);
-    if !message.attributes.iter().any(|attribute| *attribute == RuleAttribute::Protocol(ours)) {
+    if !message.attributes.contains(&RuleAttribute::Protocol(ours)) {
         return Own::NotOurs;
     }
     // Rules of multicast routing have families of their own.

@@ -1,6 +1,5 @@
 //! The task that keeps looking.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use netlink_packet_core::{NetlinkBuffer, Parseable};
@@ -54,7 +53,7 @@ pub async fn run(refresh: Duration, events: mpsc::Sender<SourceEvent>) {
     loop {
         let Err(error) = watch(refresh, &mut outlet, &mut retry).await else { return };
         let End::Failed(error) = error else { return };
-        let reason = with_sources(&error);
+        let reason = crate::error_chain(&error);
         tracing::warn!(reason, retry_ms = retry.as_millis() as u64, "cannot read the host's network state");
         if outlet.away(reason).await.is_err() {
             return;
@@ -176,16 +175,4 @@ fn neighbour_matters(payload: &[u8], deleted: bool, last: &Host) -> bool {
     }
     let known = last.neighbours.iter().find(|n| n.interface == *interface && n.address == address);
     if deleted { known.is_some() } else { neighbour(&message, &names).as_ref() != known }
-}
-
-/// An error with all its causes, in one line.
-fn with_sources(error: &HostError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
