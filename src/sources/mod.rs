@@ -4,7 +4,6 @@
 //! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
 
 pub mod convert;
-pub mod convert;
 pub(crate) mod debounce;
 pub mod host;
 pub mod manifests;
