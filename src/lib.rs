@@ -15,9 +15,22 @@ pub mod apply;
 pub mod cli;
 pub mod daemon;
 pub mod model;
+mod netlink;
 pub mod plan;
 pub mod report;
 pub mod ruleset;
 pub mod settings;
 pub mod sources;
 pub mod trace;
+
+/// An error with all its causes, in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

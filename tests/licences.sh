@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-version=0.19.0
+version=0.20.2
 if ! cargo deny --version >/dev/null 2>&1; then
     echo "installing cargo-deny $version, once: some minutes"
     cargo install --quiet --locked "cargo-deny@$version" || {

@@ -1,5 +1,12 @@
 //! The Mapping resource of the Kubernetes API.
 
+mod crd;
 mod mapping;
+mod schema;
+mod status;
+#[cfg(test)]
+mod tests;
 
-pub use mapping::{Mapping, MappingMode, MappingPort, MappingSpec, MappingStatus, ServicePortRef};
+pub use crd::crd_yaml;
+pub use mapping::{Mapping, MappingMode, MappingPort, MappingSpec, ServicePortRef};
+pub use status::{MappingInstance, MappingPodIps, MappingStatus};

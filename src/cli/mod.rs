@@ -1,1 +1,249 @@
-//! (under construction)
+//! The command line: `smartnat-manager` alone runs the daemon, subcommands ask and tell.
+
+mod check;
+mod cleanup;
+mod pending;
+mod plan;
+mod print;
+mod status;
+mod table;
+mod trace;
+mod view;
+mod world;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::logging::{self, Verbosity};
+use crate::settings::{SettingsArgs, SettingsError};
+
+/// Ends of the program, as `--help` and docs/configuration.md tell them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it failed; the message says what and why
+  2  the command line or a setting is wrong
+  3  the answer is no: `check` found a failure, `plan --diff` found differences, `cleanup` refused";
+
+#[derive(Debug, Parser)]
+#[command(name = "smartnat-manager", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (what happens without a subcommand)
+    Run,
+    /// Close the border alone and exit: for early boot, before any network is up
+    Border,
+    /// Print what would be programmed
+    Plan(plan::PlanArgs),
+    /// Follow a packet through what would be programmed: which Mapping and rule decide, and the verdict
+    Trace(trace::TraceArgs),
+    /// Show what the running daemon says about Mappings, interfaces and sources
+    Status(status::StatusArgs),
+    /// Look for what would keep SmartNat from working on this box, with a remedy for each
+    Check,
+    /// Remove all that SmartNat programmed, the border last
+    Cleanup(cleanup::CleanupArgs),
+    /// Print the CustomResourceDefinition of Mappings
+    Crd,
+}
+
+/// How a subcommand ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Done,
+    No,
+}
+
+/// Why a subcommand failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The command line asks for what cannot be.
+    #[error("{0}")]
+    Usage(String),
+    #[error("{context}")]
+    Failed { context: String, source: Box<dyn Error + Send + Sync> },
+    #[error("{0}")]
+    Plain(String),
+}
+
+impl CliError {
+    fn failed(context: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        CliError::Failed { context: context.into(), source: source.into() }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            CliError::Settings(_) | CliError::Usage(_) => 2,
+            CliError::Failed { .. } | CliError::Plain(_) => 1,
+        }
+    }
+}
+
+/// Runs what the command line says; errors go to stderr.
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(Answer::Done) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("smartnat-manager: {}", with_causes(&error));
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Answer, CliError> {
+    let Cli { settings, command } = cli;
+    let command = command.unwrap_or(Command::Run);
+    match command {
+        Command::Run => {
+            let settings = settings.validate()?;
+            logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
+            block_on(pending::run(settings))?.map(|()| Answer::Done)
+        }
+        Command::Border => {
+            let settings = settings.validate()?;
+            logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
+            block_on(pending::border(settings))?.map(|()| Answer::Done)
+        }
+        Command::Plan(args) => {
+            let settings = settings.validate()?;
+            quiet(settings.debug);
+            block_on(plan::run(settings, args))?
+        }
+        Command::Trace(args) => {
+            let settings = settings.validate()?;
+            quiet(settings.debug);
+            block_on(trace::run(settings, args))?
+        }
+        Command::Check => {
+            let settings = settings.validate()?;
+            quiet(settings.debug);
+            block_on(check::run(settings))?
+        }
+        Command::Status(args) => {
+            let settings = settings.validate_local()?;
+            quiet(settings.debug);
+            block_on(status::run(settings, args))?
+        }
+        Command::Cleanup(args) => {
+            let settings = settings.validate_local()?;
+            logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
+            block_on(cleanup::run(settings, args))?
+        }
+        Command::Crd => {
+            say(&crate::api::crd_yaml())?;
+            Ok(Answer::Done)
+        }
+    }
+}
+
+fn quiet(debug: bool) {
+    logging::init(if debug { Verbosity::Debug } else { Verbosity::Quiet });
+}
+
+fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
+    Ok(runtime.block_on(future))
+}
+
+/// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.
+fn say(text: &str) -> Result<(), CliError> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::failed("stdout cannot be written", e)),
+        _ => Ok(()),
+    }
+}
+
+/// The message followed by those of its causes.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        // Transparent errors repeat their cause.
+        if !text.ends_with(&more) {
+            text += &format!(": {more}");
+        }
+        cause = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_stand_before_or_behind_the_subcommand() {
+        for words in [["--monitor-port", "9", "status"], ["status", "--monitor-port", "9"]] {
+            let cli = Cli::try_parse_from([&["smartnat-manager"][..], &words[..]].concat()).unwrap();
+            assert_eq!(cli.settings.validate_local().unwrap().monitor.port, 9, "{words:?}");
+        }
+        let cli = Cli::try_parse_from(["smartnat-manager", "plan", "--gw-address-offset", "-1", "--diff"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Plan(_))));
+    }
+
+    #[test]
+    fn no_subcommand_is_the_daemon() {
+        assert!(Cli::try_parse_from(["smartnat-manager"]).unwrap().command.is_none());
+    }
+
+    #[test]
+    fn bad_settings_and_failures_end_with_different_codes() {
+        let cli = Cli::try_parse_from(["smartnat-manager", "--monitor-port", "x", "status"]).unwrap();
+        assert_eq!(dispatch(cli).unwrap_err().code(), 2);
+        assert_eq!(CliError::Plain("x".into()).code(), 1);
+    }
+
+    #[test]
+    fn causes_follow_their_effect_once() {
+        let io = std::io::Error::other("no such thing");
+        assert_eq!(with_causes(&CliError::failed("a failed", io)), "a failed: no such thing");
+    }
+
+    #[test]
+    fn every_setting_exit_code_and_subcommand_stands_in_the_reference() {
+        let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+        let command = Cli::command();
+        let settings: Vec<_> = command.get_arguments().filter(|a| a.get_env().is_some()).collect();
+        assert_eq!(settings.len(), 19);
+        for argument in settings {
+            let env = argument.get_env().unwrap().to_str().unwrap();
+            let flag = format!("`--{}`", argument.get_long().unwrap());
+            let row = reference
+                .lines()
+                .find(|l| l.starts_with('|') && l.contains(&format!("`{env}`")) && l.contains(&flag))
+                .unwrap_or_else(|| panic!("{env} with {flag} has no row in docs/configuration.md"));
+            let help = argument.get_help().unwrap().to_string();
+            if let Some(default) = help.split("[default: ").nth(1).and_then(|d| d.split(']').next()) {
+                assert!(row.contains(default), "the default of {env} is {default}, and its row says otherwise: {row}");
+            }
+        }
+        for sub in command.get_subcommands() {
+            assert!(reference.contains(&format!("`{}`", sub.get_name())), "{} is not described", sub.get_name());
+        }
+        for line in EXIT_CODES.lines().skip(1) {
+            let code = line.trim().split(' ').next().unwrap();
+            assert!(reference.lines().any(|l| l.starts_with(&format!("| {code} |"))), "exit code {code}");
+        }
+    }
+}

@@ -16,8 +16,26 @@ pub struct Host {
     pub own_routes: BTreeSet<Route>,
     /// Policy rules that carry our protocol number; a duplicate stands here twice.
     pub own_rules: Vec<PolicyRule>,
-    /// Neighbour entries on external interfaces (IPv4).
+    /// Routes and rules that carry our protocol number but have a shape that we never make: to be deleted.
+    pub own_strays: Vec<OwnStray>,
+    /// IPv4 neighbour entries of gateways of the main table and of our tables, each on the interface of its route.
     pub neighbours: Vec<Neighbour>,
+}
+
+/// A route or rule under our protocol number that is no [`Route`] or [`PolicyRule`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnStray {
+    pub kind: StrayKind,
+    /// For people: what it is.
+    pub description: String,
+    /// The body of the kernel's own rtnetlink message (`rtmsg` or `fib_rule_hdr` with its attributes), by which it is deleted.
+    pub message: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StrayKind {
+    Route,
+    Rule,
 }
 
 /// A network interface.

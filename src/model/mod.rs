@@ -8,7 +8,7 @@ mod net;
 mod objects;
 
 pub use config::{BorderConfig, MarkLayout, MarkLayoutError, Opening, OpeningParseError};
-pub use host::{Host, InterfaceAddress, Link, MainRoute, Neighbour, NeighbourState};
+pub use host::{Host, InterfaceAddress, Link, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use net::{Endpoint, Family, InterfaceName, Protocol, host_net, is_default_route};
 pub use objects::{
     EndpointSlice, Mapping, ObjectKey, Objects, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort,

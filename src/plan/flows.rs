@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::Sources;
+use super::compile::LocalMapping;
+use crate::api::MappingMode;
 use crate::model::{Endpoint, Protocol};
 
 /// Which established flows that came through a Mapping may go on.
@@ -51,4 +53,26 @@ impl FlowPolicy {
             Some(_) => FlowVerdict::Keep,
         }
     }
+}
+
+/// Flows may go on to their endpoint's own pods only.
+pub(super) fn policy(mappings: &[LocalMapping]) -> FlowPolicy {
+    let mut endpoints = BTreeMap::new();
+    for local in mappings {
+        for port in &local.mapping.ports {
+            // A TCP connection to a pod that is unready or terminating is for the two ends to finish; UDP has no end of its own.
+            let mut keep = match port.protocol {
+                Protocol::Tcp => port.backends.known.clone(),
+                Protocol::Udp => port.backends.ready.union(&port.backends.chosen).copied().collect(),
+            };
+            if let (MappingMode::Service, Some(vip)) = (local.mapping.mode, local.mapping.service_vip) {
+                keep.insert(SocketAddr::new(vip, port.service_port));
+            }
+            for (address, ..) in &local.addresses {
+                let endpoint = Endpoint { address: *address, protocol: port.protocol, port: port.port };
+                endpoints.insert(endpoint, FlowEndpoint { sources: local.mapping.sources.clone(), keep: keep.clone() });
+            }
+        }
+    }
+    FlowPolicy { endpoints }
 }

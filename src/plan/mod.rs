@@ -1,19 +1,32 @@
 //! The pure heart: from a [`World`] to a [`Plan`]. No I/O, no clock, no randomness; equal worlds give equal plans.
 
+mod claims;
+mod compile;
 mod flows;
+mod gateway;
 mod outcome;
+mod resolve;
+#[cfg(test)]
+mod resolve_tests;
 mod resolved;
+pub mod slots;
+mod topology;
+mod validate;
 
 pub use flows::{Flow, FlowEndpoint, FlowPolicy, FlowVerdict};
 pub use outcome::{
     InterfaceKind, InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason,
 };
+pub use resolve::{Resolution, resolve};
 pub use resolved::{Backends, ResolvedMapping, ResolvedPort, Sources};
+pub use validate::{PortSelector, ValidatedMapping, ValidatedPort, validate};
 
 use std::collections::BTreeMap;
 
-use crate::model::{InterfaceName, ObjectKey};
+use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, World};
 use crate::ruleset::Dataplane;
+use compile::LocalMapping;
+use topology::Topology;
 
 /// What is to be done and what is to be said, as one value.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,4 +38,58 @@ pub struct Plan {
     pub interfaces: Vec<InterfaceOutcome>,
     /// Slots given to external interfaces, to be kept for the next plan.
     pub slots: BTreeMap<InterfaceName, u16>,
+}
+
+/// What the host alone decides: the border, marks, routes, sysctls. Put up before any object is known.
+pub fn border(config: &BorderConfig, host: &Host, slots: &BTreeMap<InterfaceName, u16>) -> Plan {
+    let topology = Topology::of(config, host, slots);
+    let dataplane = compile::host_part(config, &topology);
+    Plan {
+        dataplane,
+        flows: FlowPolicy::default(),
+        mappings: BTreeMap::new(),
+        interfaces: topology.outcomes,
+        slots: topology.slots,
+    }
+}
+
+/// The whole plan. Without objects it is that of [`border`].
+pub fn plan(config: &BorderConfig, world: &World) -> Plan {
+    let Some(objects) = &world.objects else {
+        return border(config, &world.host, &world.slots);
+    };
+    let topology = Topology::of(config, &world.host, &world.slots);
+    let resolution = resolve(config, objects);
+    let local: Vec<LocalMapping> = resolution
+        .served
+        .iter()
+        .map(|mapping| on_this_box(mapping, &topology))
+        .filter(|l| !l.addresses.is_empty())
+        .collect();
+
+    let mut dataplane = compile::host_part(config, &topology);
+    compile::add_objects(config, &topology, &world.host, objects, &local, &mut dataplane);
+
+    let mut mappings: BTreeMap<ObjectKey, MappingOutcome> = resolution
+        .served
+        .iter()
+        .map(|mapping| (mapping.key.clone(), outcome::served_elsewhere(mapping, &topology)))
+        .collect();
+    for l in &local {
+        mappings.insert(l.mapping.key.clone(), outcome::served_here(l, &world.host, &topology));
+    }
+    mappings.extend(resolution.refused.into_iter().map(|(key, refusal)| (key, outcome::refused(refusal))));
+    for (key, outcome) in &mut mappings {
+        outcome.generation = objects.mappings.get(key).and_then(|m| m.generation);
+    }
+    Plan { dataplane, flows: flows::policy(&local), mappings, interfaces: topology.outcomes, slots: topology.slots }
+}
+
+fn on_this_box<'a>(mapping: &'a ResolvedMapping, topology: &Topology) -> LocalMapping<'a> {
+    let addresses = mapping
+        .addresses
+        .iter()
+        .filter_map(|address| topology.serving(*address).map(|e| (*address, e.name.clone(), e.slot)))
+        .collect();
+    LocalMapping { mapping, addresses }
 }

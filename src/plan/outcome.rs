@@ -1,10 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::model::{InterfaceName, NeighbourState};
+use super::ResolvedMapping;
+use super::compile::{Handling, LocalMapping};
+use super::topology::Topology;
+use crate::model::{Host, InterfaceName, NeighbourState};
 
 /// What is said about one Mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,7 @@ pub enum RefusalReason {
     DuplicatePort,
     TooManyPorts,
     AddressFamilyNotSupported,
+    InvalidMode,
     MissingField,
     Conflict,
     ServiceNotFound,
@@ -94,4 +98,85 @@ pub struct InterfaceOutcome {
     pub gateway_neighbour: Option<NeighbourState>,
     /// What is wrong with it, with the remedy; it alone is concerned.
     pub problem: Option<String>,
+}
+
+pub(super) fn refused(refusal: Refusal) -> MappingOutcome {
+    MappingOutcome {
+        generation: None,
+        refused: Some(refusal),
+        programmed: Programmed {
+            ok: false,
+            reason: ProgrammedReason::NotAccepted,
+            message: "refused; see the condition Accepted".to_owned(),
+        },
+        service_vip: None,
+        configured: BTreeMap::new(),
+        endpoints: 0,
+    }
+}
+
+pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -> MappingOutcome {
+    let addresses: Vec<String> = mapping.addresses.iter().map(IpAddr::to_string).collect();
+    let refused: Vec<String> = topology
+        .externals
+        .iter()
+        .filter(|e| !e.serves() && mapping.addresses.iter().any(|a| e.addresses.contains(a)))
+        .map(|e| format!("{} has one of them but its gateway is refused", e.name))
+        .collect();
+    let mut message = format!("no external interface of this box serves {}", addresses.join(", "));
+    if !refused.is_empty() {
+        message = format!("{message}; {}", refused.join("; "));
+    }
+    MappingOutcome {
+        generation: None,
+        refused: None,
+        programmed: Programmed { ok: false, reason: ProgrammedReason::NoAddressHere, message },
+        service_vip: mapping.service_vip,
+        configured: BTreeMap::new(),
+        endpoints: 0,
+    }
+}
+
+pub(super) fn served_here(local: &LocalMapping, host: &Host, topology: &Topology) -> MappingOutcome {
+    let mapping = local.mapping;
+    let handled: Vec<(String, Handling)> = mapping
+        .ports
+        .iter()
+        .map(|p| (format!("{}/{}", p.protocol, p.port), Handling::of(mapping, p, host, topology)))
+        .collect();
+    let ports = |wanted: Handling| -> String {
+        let list: Vec<&str> = handled.iter().filter(|(_, h)| *h == wanted).map(|(p, _)| p.as_str()).collect();
+        list.join(", ")
+    };
+    let endpoints = local.addresses.len() * mapping.ports.len();
+    let (ok, reason, message) = if handled.iter().any(|(_, h)| *h == Handling::ServiceUnreachable) {
+        let vip = mapping.service_vip.map_or_else(|| "its ClusterIP".to_owned(), |a| a.to_string());
+        let message = format!(
+            "clients of {} are refused: {vip} is neither an address of this box nor routed other than by default; is kube-proxy up in IPVS mode here? Otherwise use mode direct",
+            ports(Handling::ServiceUnreachable)
+        );
+        (false, ProgrammedReason::ServiceAddressNotLocal, message)
+    } else if handled.iter().any(|(_, h)| *h == Handling::NoPods) {
+        let message = format!(
+            "clients of {} are refused: Service {} has no ready endpoint there",
+            ports(Handling::NoPods),
+            mapping.service
+        );
+        (false, ProgrammedReason::NoReadyEndpoints, message)
+    } else {
+        (true, ProgrammedReason::Programmed, format!("{endpoints} endpoints on this box"))
+    };
+    let reached = mapping.ports.iter().zip(&handled);
+    let pods: BTreeSet<IpAddr> = reached
+        .filter(|(_, (_, h))| matches!(h, Handling::Pods | Handling::Service(_)))
+        .flat_map(|(p, _)| p.backends.chosen.iter().map(|s| s.ip()))
+        .collect();
+    MappingOutcome {
+        generation: None,
+        refused: None,
+        programmed: Programmed { ok, reason, message },
+        service_vip: mapping.service_vip,
+        configured: local.addresses.iter().map(|(a, ..)| (*a, pods.iter().copied().collect())).collect(),
+        endpoints,
+    }
 }

@@ -71,6 +71,14 @@ pub enum Builtin {
 }
 
 impl Builtin {
+    pub const ALL: [Builtin; 5] =
+        [Builtin::Prerouting, Builtin::Input, Builtin::Forward, Builtin::Output, Builtin::Postrouting];
+
+    /// The built-in chain of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|b| b.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Builtin::Prerouting => "PREROUTING",

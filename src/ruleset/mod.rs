@@ -4,12 +4,14 @@
 //! place that makes and recognises our names.
 
 mod dataplane;
+mod depth;
 pub mod ownership;
 mod routing;
 mod rule;
 mod set;
 
 pub use dataplane::{Builtin, Chain, Dataplane, Sysctl, Table, TableRules};
+pub use depth::depth;
 pub use routing::{MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleSelector};
 pub use rule::{CtDirection, CtState, Hook, Match, Ports, Probability, RejectWith, Rule, SetDirection, Target};
 pub use set::{IpSet, SetKind, SetMember};

@@ -26,6 +26,7 @@ pub const MAX_CHAIN_DEPTH: usize = 15;
 // mangle
 pub const PRE: &str = "SMARTNAT-PRE";
 pub const PRE_NEW: &str = "SMARTNAT-PRE-NEW";
+pub const PRE_INNER: &str = "SMARTNAT-PRE-INNER";
 pub const INSIDE: &str = "SMARTNAT-INSIDE";
 pub const INSIDE_NEW: &str = "SMARTNAT-INSIDE-NEW";
 pub const EGRESS: &str = "SMARTNAT-EGRESS";
@@ -33,6 +34,7 @@ pub const OUT: &str = "SMARTNAT-OUT";
 pub const POST: &str = "SMARTNAT-POST";
 pub const BORDER_IN: &str = "SMARTNAT-BORDER-IN";
 pub const BORDER: &str = "SMARTNAT-BORDER";
+pub const OPEN: &str = "SMARTNAT-OPEN";
 // nat
 pub const DNAT: &str = "SMARTNAT-DNAT";
 pub const SNAT: &str = "SMARTNAT-SNAT";

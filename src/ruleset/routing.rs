@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -54,3 +55,39 @@ pub enum RuleSelector {
 
 /// RT_TABLE_MAIN.
 pub const MAIN_TABLE: u32 = 254;
+
+/// In the words of `ip route`.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Route { table, destination, target, metric } = self;
+        match target {
+            RouteTarget::Link { interface, source } => {
+                write!(f, "{destination} dev {interface} table {table} scope link src {source}")?;
+            }
+            RouteTarget::Gateway { interface, gateway } => {
+                write!(f, "{destination} via {gateway} dev {interface} table {table}")?;
+            }
+            RouteTarget::Unreachable => write!(f, "unreachable {destination} table {table}")?,
+        }
+        if *metric != 0 {
+            write!(f, " metric {metric}")?;
+        }
+        Ok(())
+    }
+}
+
+/// In the words of `ip rule`.
+impl fmt::Display for PolicyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.selector {
+            RuleSelector::FwMark { mark, mask } => write!(f, "fwmark 0x{mark:x}/0x{mask:x}")?,
+            RuleSelector::OutInterface(name) => write!(f, "oif {name}")?,
+            RuleSelector::From(address) => write!(f, "from {address}")?,
+        }
+        write!(f, " lookup {} pref {}", self.table, self.priority)?;
+        match self.family {
+            Family::Ipv4 => Ok(()),
+            Family::Ipv6 => f.write_str(" (IPv6)"),
+        }
+    }
+}

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::model::{InterfaceName, Protocol};
+use crate::model::{Family, InterfaceName, Protocol};
 
 /// One iptables rule: it matches when every match does. Displays as iptables-save prints it (without `-A CHAIN`), so that what is read
 /// back compares equal.
@@ -71,6 +71,13 @@ impl Ports {
     }
 }
 
+/// `80`, or `80:90`.
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}:{}", self.first, self.last) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CtState {
     New,
@@ -78,7 +85,7 @@ pub enum CtState {
     Established,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CtDirection {
     Original,
     Reply,
@@ -156,7 +163,7 @@ pub enum Target {
     Reject(RejectWith),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectWith {
     TcpReset,
     PortUnreachable,
@@ -189,6 +196,23 @@ impl Rule {
     pub fn new(matches: impl IntoIterator<Item = Match>, target: Target) -> Self {
         Rule { matches: matches.into_iter().collect(), target }
     }
+
+    /// The text of the rule in the tool of a family: as displayed, but for the names of ICMP errors.
+    pub fn spelled(&self, family: Family) -> String {
+        let text = self.to_string();
+        match (family, text.strip_suffix("icmp-port-unreachable")) {
+            (Family::Ipv6, Some(rest)) if matches!(self.target, Target::Reject(_)) => {
+                rest.to_owned() + "icmp6-port-unreachable"
+            }
+            _ => text,
+        }
+    }
+}
+
+impl Match {
+    fn is_port(&self) -> bool {
+        matches!(self, Match::SourcePort(..) | Match::DestinationPort(..))
+    }
 }
 
 impl fmt::Display for Rule {
@@ -204,11 +228,58 @@ impl fmt::Display for Rule {
         };
         let mut ordered: Vec<&Match> = self.matches.iter().collect();
         ordered.sort_by_key(|m| rank(m));
-        for m in ordered {
-            write!(f, "{m} ")?;
+        // Both ports are one match, at the place of the first.
+        let mut ports = ordered.iter().filter(|m| m.is_port());
+        if ports.next().is_some() && ports.next().is_some() {
+            let first = ordered.iter().position(|m| m.is_port()).unwrap_or_default();
+            ordered[first..].sort_by_key(|m| !m.is_port());
+            ordered[first..first + 2].sort_by_key(|m| matches!(m, Match::DestinationPort(..)));
+            for (i, m) in ordered.iter().enumerate() {
+                match m {
+                    Match::DestinationPort(_, ports) if i == first + 1 => write!(f, "--dport {ports} ")?,
+                    _ => write_match(f, m)?,
+                }
+            }
+        } else {
+            for m in ordered {
+                write_match(f, m)?;
+            }
         }
         write!(f, "{}", self.target)
     }
+}
+
+/// A match with a blank behind it; nothing for an address match that is true of every address.
+fn write_match(f: &mut fmt::Formatter<'_>, m: &Match) -> fmt::Result {
+    match m {
+        Match::Source(net) | Match::Destination(net) if net.prefix_len() == 0 => Ok(()),
+        _ => write!(f, "{m} "),
+    }
+}
+
+/// Mark and mask; a full mask is not printed.
+struct MaskedMark(u32, u32);
+
+impl fmt::Display for MaskedMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MaskedMark(value, mask) = self;
+        if *mask == u32::MAX { write!(f, "0x{value:x}") } else { write!(f, "0x{value:x}/0x{mask:x}") }
+    }
+}
+
+/// Quoted where anything but letters, digits, `-` and `_` is in it.
+fn write_comment(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+        return f.write_str(text);
+    }
+    f.write_str("\"")?;
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '\'') {
+            f.write_str("\\")?;
+        }
+        write!(f, "{c}")?;
+    }
+    f.write_str("\"")
 }
 
 fn not(invert: bool) -> &'static str {
@@ -218,15 +289,14 @@ fn not(invert: bool) -> &'static str {
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Match::Source(net) => write!(f, "-s {net}"),
-            Match::Destination(net) => write!(f, "-d {net}"),
+            Match::Source(net) => write!(f, "-s {}", net.trunc()),
+            Match::Destination(net) => write!(f, "-d {}", net.trunc()),
             Match::InInterface(name) => write!(f, "-i {name}"),
             Match::OutInterface(name) => write!(f, "-o {name}"),
             Match::Protocol(p) => write!(f, "-p {p}"),
             Match::IpProtocol(p) => write!(f, "-p {p}"),
             Match::SourcePort(p, port) => write!(f, "-m {p} --sport {port}"),
-            Match::DestinationPort(p, Ports { first, last }) if first == last => write!(f, "-m {p} --dport {first}"),
-            Match::DestinationPort(p, Ports { first, last }) => write!(f, "-m {p} --dport {first}:{last}"),
+            Match::DestinationPort(p, ports) => write!(f, "-m {p} --dport {ports}"),
             Match::IcmpType(t) => write!(f, "-m icmp --icmp-type {t}"),
             Match::Icmp6Type(t) => write!(f, "-m icmp6 --icmpv6-type {t}"),
             Match::HopLimit(n) => write!(f, "-m hl --hl-eq {n}"),
@@ -236,15 +306,20 @@ impl fmt::Display for Match {
             Match::CtDirection(CtDirection::Original) => f.write_str("-m conntrack --ctdir ORIGINAL"),
             Match::CtDirection(CtDirection::Reply) => f.write_str("-m conntrack --ctdir REPLY"),
             Match::ConnMark { value, mask, invert } => {
-                write!(f, "-m connmark {}--mark 0x{value:x}/0x{mask:x}", not(*invert))
+                write!(f, "-m connmark {}--mark {}", not(*invert), MaskedMark(*value, *mask))
             }
-            Match::Mark { value, mask, invert } => write!(f, "-m mark {}--mark 0x{value:x}/0x{mask:x}", not(*invert)),
+            Match::Mark { value, mask, invert } => {
+                write!(f, "-m mark {}--mark {}", not(*invert), MaskedMark(*value, *mask))
+            }
             Match::Set { name, direction, invert } => {
                 write!(f, "-m set {}--match-set {name} {}", not(*invert), direction.as_str())
             }
             Match::DestinationLocal { invert } => write!(f, "-m addrtype {}--dst-type LOCAL", not(*invert)),
             Match::Statistic(p) => write!(f, "-m statistic --mode random --probability {p}"),
-            Match::Comment(text) => write!(f, "-m comment --comment \"{text}\""),
+            Match::Comment(text) => {
+                f.write_str("-m comment --comment ")?;
+                write_comment(f, text)
+            }
         }
     }
 }

@@ -3,6 +3,16 @@
 //! Every source is a task that sends [`SourceEvent`]s to the one owner of the snapshot ([`crate::daemon`]). A source that fails says so
 //! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
 
+pub mod convert;
+pub(crate) mod debounce;
+pub mod host;
+pub mod manifests;
+pub mod tables;
+mod yaml;
+
+pub use yaml::Position;
+
+
 use crate::model::{Host, Objects};
 
 /// Name of a source in logs, health and metrics: `host`, `manifests`, later `kubernetes`.

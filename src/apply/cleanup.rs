@@ -1,0 +1,130 @@
+//! Taking everything of ours out of the kernel.
+//!
+//! Order: what lets packets in (nat), routes and rules, kernel parameters with forwarding first, then the border, then the sets, which no
+//! rule uses any more. So there is no moment in which packets are forwarded without the border, unless forwarding stays on afterwards.
+//!
+//! The tables are read by the iptables crate, and emptied by one restore for each family and step rather than by the crate's single
+//! commands: chains that lead to each other, and the hook that leads to the first of them, go in one transaction, or none does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use super::applied::Writes;
+use super::ipset::Sets;
+use super::iptables::{Reach, Tables};
+use super::routing::{self, Routing, RoutingError};
+use super::state::{Originals, StateError};
+use super::sysctl::{self, SysctlError};
+use super::tool::{ToolError, Tools};
+use crate::model::{Family, Host};
+use crate::ruleset::{Dataplane, Sysctl, Table, TableRules};
+
+/// What a cleanup removed, and what it had to leave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CleanupReport {
+    pub writes: Writes,
+    /// Whether net.ipv4.ip_forward is on now.
+    pub forwarding: bool,
+    /// Sets of ours that foreign rules use.
+    pub stuck_sets: Vec<String>,
+    /// Chains of ours, emptied, that foreign rules lead to (`ipv4 nat SMARTNAT-...`).
+    pub pinned_chains: Vec<String>,
+}
+
+/// A cleanup that was refused, or stopped: what follows in the order (the border last) is still there, and it can be run again.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    #[error(
+        "refused: kube-proxy's chains are here ({}) and forwarding would stay on (net.ipv4.ip_forward=1). Without the border \
+         every host on an external interface would reach all ClusterIPs, NodePorts and pods. Stop kube-proxy and run \
+         `kube-proxy --cleanup`, or set net.ipv4.ip_forward=0, or insist with --force",
+        chains.join(", ")
+    )]
+    WouldOpen { chains: Vec<String> },
+    #[error("reading the kernel's {what} failed")]
+    Look { what: &'static str, source: ToolError },
+    #[error("{what} could not be removed")]
+    Remove { what: &'static str, source: ToolError },
+    #[error("net.ipv4.ip_forward could not be read")]
+    Forwarding(#[source] io::Error),
+    #[error("routes and rules could not be removed")]
+    Routing(#[from] RoutingError),
+    #[error("kernel parameters could not be put back")]
+    Sysctl(#[from] SysctlError),
+    #[error("the record of kernel parameters could not be used")]
+    State(#[from] StateError),
+}
+
+/// Removes all of ours. Running it again removes what is left; where nothing is left it changes nothing.
+pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -> Result<CleanupReport, CleanupError> {
+    let nothing = Dataplane::default();
+    let everywhere: BTreeMap<(Family, Table), TableRules> = Family::ALL
+        .iter()
+        .flat_map(|family| Table::ALL.map(|table| ((*family, table), TableRules::default())))
+        .collect();
+    let look = |what| move |source| CleanupError::Look { what, source };
+    let remove = |what| move |source| CleanupError::Remove { what, source };
+    let mut tables = Tables::new(tools.clone());
+    let mut sets = Sets::new(tools.clone());
+    tables.look(&everywhere, Reach::ALL).await.map_err(look("tables"))?;
+    sets.look().await.map_err(look("sets"))?;
+    let originals = Originals::load(state_dir)?;
+
+    let chains = kube_chains(&tools).await.map_err(look("tables"))?;
+    if !force && !chains.is_empty() && tables.any() && forwarding_after(&originals)? {
+        return Err(CleanupError::WouldOpen { chains });
+    }
+
+    let mut report = CleanupReport::default();
+    let writes = &mut report.writes;
+    tables.apply(&everywhere, Reach::TRANSLATION, writes, &mut Vec::new()).await.map_err(remove("translation"))?;
+    let change = routing::diff(&nothing, host);
+    if !change.is_empty() {
+        Routing::connect()?.apply(&change, host).await?;
+        writes.routes += change.del_routes.len();
+        writes.rules += change.del_rules.len();
+    }
+    writes.sysctls += restore_sysctls(&originals)?;
+    tables.apply(&everywhere, Reach::BORDER, writes, &mut Vec::new()).await.map_err(remove("border"))?;
+    report.stuck_sets = sets.destroy_unwanted(&nothing.sets, writes).await.map_err(remove("sets"))?;
+    originals.discard()?;
+    report.pinned_chains = tables.pinned();
+    report.forwarding = forwarding()?;
+    Ok(report)
+}
+
+/// kube-proxy's chains in nat: they make this box a way to every Service.
+async fn kube_chains(tools: &Tools) -> Result<Vec<String>, ToolError> {
+    let listing = tools.list_table(Family::Ipv4, Table::Nat).await?;
+    Ok(listing
+        .lines()
+        .filter_map(|l| l.strip_prefix("-N "))
+        .filter(|n| n.starts_with("KUBE-"))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn forwarding() -> Result<bool, CleanupError> {
+    Ok(sysctl::read(&Sysctl::IpForward.path()).map_err(CleanupError::Forwarding)? != "0")
+}
+
+/// Whether packets will be forwarded once the sysctls are put back.
+fn forwarding_after(originals: &Originals) -> Result<bool, CleanupError> {
+    let current = sysctl::read(&Sysctl::IpForward.path()).map_err(CleanupError::Forwarding)?;
+    Ok(match originals.sysctls().get(&Sysctl::IpForward.path()) {
+        Some(original) if original.ours == current => original.before != "0",
+        _ => current != "0",
+    })
+}
+
+/// Forwarding first: switching it also changes other parameters of IPv4, which then still differ from ours and stay.
+fn restore_sysctls(originals: &Originals) -> Result<usize, SysctlError> {
+    let forward = Sysctl::IpForward.path();
+    let (first, rest): (Vec<_>, Vec<_>) = originals.sysctls().iter().partition(|(path, _)| **path == forward);
+    let mut restored = 0;
+    for (path, original) in first.into_iter().chain(rest) {
+        restored += usize::from(sysctl::restore(path, original)?);
+    }
+    Ok(restored)
+}

@@ -1,0 +1,133 @@
+//! Established flows that came through a Mapping: cut when the plan says that they may not go on. And the table's own counts.
+
+mod socket;
+mod wire;
+
+use std::io;
+
+use crate::model::MarkLayout;
+use crate::plan::{Flow, FlowPolicy, FlowVerdict};
+use socket::Socket;
+
+pub use wire::FlowHandle;
+
+/// How many deletions travel in one datagram: their answers must fit into the smallest receive buffer.
+const BATCH: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConntrackError {
+    #[error("cannot open a netfilter netlink socket; a sandbox around this process must allow AF_NETLINK")]
+    Connect(#[source] io::Error),
+    #[error("cannot {what}: the netfilter netlink socket failed")]
+    Socket {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "cannot {what}: the kernel refused; CAP_NET_ADMIN and the module nf_conntrack_netlink are needed (`modprobe \
+         nf_conntrack_netlink`)"
+    )]
+    Refused {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Flows deleted, by reason, and those that go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    pub kept: usize,
+    /// The endpoint is mapped no more.
+    pub not_mapped: usize,
+    /// The client is allowed no more.
+    pub source_not_allowed: usize,
+    /// The pod is gone.
+    pub server_gone: usize,
+}
+
+impl Cleaned {
+    pub fn deleted(&self) -> usize {
+        self.not_mapped + self.source_not_allowed + self.server_gone
+    }
+}
+
+/// The state of the connection tracking table of this network namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConntrackCounts {
+    /// Entries now (nf_conntrack_count).
+    pub entries: u64,
+    /// Entries at most (nf_conntrack_max).
+    pub limit: u64,
+    /// Packets dropped since boot because no entry could be made, the table being full.
+    pub drop: u64,
+    /// Entries removed since boot to make room for new ones.
+    pub early_drop: u64,
+    /// Entries since boot that could not be put into the table.
+    pub insert_failed: u64,
+}
+
+/// All TCP and UDP flows of zone 0 whose mark has the mapped bit, each with what it takes to delete it.
+pub async fn mapped_flows(marks: MarkLayout) -> Result<Vec<(Flow, FlowHandle)>, ConntrackError> {
+    let mut flows = Vec::new();
+    each_mapped(&mut Socket::open()?, marks, |flow, handle| flows.push((flow, handle))).await?;
+    Ok(flows)
+}
+
+/// Deletes exactly the mapped flows that the policy does not keep.
+///
+/// The policy must be that of the rules already in the kernel: a new flow could else be judged by an old one.
+pub async fn clean(policy: &FlowPolicy, marks: MarkLayout) -> Result<Cleaned, ConntrackError> {
+    let mut socket = Socket::open()?;
+    let mut cleaned = Cleaned::default();
+    let mut condemned = Vec::new();
+    each_mapped(&mut socket, marks, |flow, handle| {
+        let count = match policy.verdict(&flow) {
+            FlowVerdict::Keep => {
+                cleaned.kept += 1;
+                return;
+            }
+            FlowVerdict::NotMapped => &mut cleaned.not_mapped,
+            FlowVerdict::SourceNotAllowed => &mut cleaned.source_not_allowed,
+            FlowVerdict::ServerGone => &mut cleaned.server_gone,
+        };
+        *count += 1;
+        condemned.push(handle);
+    })
+    .await?;
+    for batch in condemned.chunks(BATCH) {
+        socket.delete("delete flows", batch.iter().map(FlowHandle::deletion)).await?;
+    }
+    Ok(cleaned)
+}
+
+async fn each_mapped(
+    socket: &mut Socket,
+    marks: MarkLayout,
+    mut each: impl FnMut(Flow, FlowHandle),
+) -> Result<(), ConntrackError> {
+    let mapped = marks.mapped();
+    socket
+        .dump("list flows", wire::marked(mapped), |message| {
+            if let Some(entry) = wire::entry(&message)
+                && entry.mark & mapped != 0
+            {
+                each(entry.flow, entry.handle);
+            }
+        })
+        .await
+}
+
+/// Reads the counts of this network namespace's table.
+pub async fn counts() -> Result<ConntrackCounts, ConntrackError> {
+    let mut socket = Socket::open()?;
+    let mut counts = ConntrackCounts::default();
+    socket.request("count flows", wire::statistics(), |message| wire::add_statistics(&message, &mut counts)).await?;
+    socket
+        .dump("read conntrack statistics", wire::cpu_statistics(), |message| {
+            wire::add_cpu_statistics(&message, &mut counts);
+        })
+        .await?;
+    Ok(counts)
+}

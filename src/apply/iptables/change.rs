@@ -1,0 +1,360 @@
+//! From what a table holds to what it should hold: a change as a value, and its text for `iptables-restore --noflush`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use super::listing::{HookState, Listing};
+use super::spelling::Spelling;
+use crate::apply::applied::{Repair, RepairKind, Writes, family_name};
+use crate::apply::diff::diff_maps;
+use crate::model::Family;
+use crate::ruleset::{Builtin, Chain, Table, TableRules};
+
+/// What we know one table to hold on our behalf.
+#[derive(Debug, Default)]
+pub struct TableState {
+    pub chains: BTreeMap<String, Held>,
+    pub hooks: BTreeMap<Builtin, HookState>,
+    pub pinned: BTreeSet<String>,
+}
+
+/// The content of a chain: as we wrote it (or found it equal), or as it was read.
+#[derive(Debug)]
+pub enum Held {
+    Written(Chain),
+    Found(Vec<String>),
+}
+
+impl From<Listing> for TableState {
+    fn from(listing: Listing) -> Self {
+        TableState {
+            chains: listing.chains.into_iter().map(|(name, rules)| (name, Held::Found(rules))).collect(),
+            hooks: listing.hooks,
+            pinned: listing.pinned,
+        }
+    }
+}
+
+/// What must happen to one table.
+#[derive(Debug)]
+pub struct Change<'a> {
+    pub family: Family,
+    pub table: Table,
+    /// Chains to flush and fill (or make).
+    fill: Vec<(&'a str, &'a Chain)>,
+    /// Chains of ours that nothing needs any more.
+    delete: Vec<String>,
+    /// The same, kept by a foreign rule: emptied.
+    empty: Vec<String>,
+    hooks: Vec<HookChange>,
+}
+
+#[derive(Debug)]
+struct HookChange {
+    builtin: Builtin,
+    remove: Vec<String>,
+    insert: Option<String>,
+}
+
+impl<'a> Change<'a> {
+    /// Compares a table; without `removes`, what is there and not wanted stays.
+    pub fn plan(
+        (family, table): (Family, Table),
+        wanted: &'a TableRules,
+        held: &TableState,
+        spelling: &Spelling,
+        removes: bool,
+    ) -> Self {
+        let chains = diff_maps(&wanted.chains, &held.chains, |chain, held| match held {
+            Held::Written(written) => written == chain,
+            Held::Found(lines) => spelling.same_chain(family, chain, lines),
+        });
+        let fill = chains.missing.into_iter().chain(chains.altered.into_iter().map(|(name, chain, _)| (name, chain)));
+        let mut change = Change {
+            family,
+            table,
+            fill: fill.map(|(name, chain)| (name.as_str(), chain)).collect(),
+            delete: Vec::new(),
+            empty: Vec::new(),
+            hooks: Vec::new(),
+        };
+        let wanted_hooks: BTreeMap<Builtin, String> =
+            wanted.hooks.iter().map(|(builtin, rule)| (*builtin, rule.spelled(family))).collect();
+        let hooks = diff_maps(&wanted_hooks, &held.hooks, |text, state| in_place(text, state, spelling));
+        let missing = hooks.missing.into_iter().map(|(builtin, text)| (builtin, text, Vec::new()));
+        let altered = hooks.altered.into_iter().map(|(builtin, text, state)| (builtin, text, state.copies.clone()));
+        change.hooks.extend(missing.chain(altered).map(|(builtin, text, remove)| HookChange {
+            builtin: *builtin,
+            remove,
+            insert: Some(text.clone()),
+        }));
+        if removes {
+            change.hooks.extend(hooks.surplus.into_iter().map(|(builtin, state)| HookChange {
+                builtin: *builtin,
+                remove: state.copies.clone(),
+                insert: None,
+            }));
+            for (name, content) in chains.surplus {
+                if !held.pinned.contains(name) {
+                    change.delete.push(name.clone());
+                } else if !content.is_empty() {
+                    change.empty.push(name.clone());
+                }
+            }
+        }
+        change
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fill.is_empty() && self.delete.is_empty() && self.empty.is_empty() && self.hooks.is_empty()
+    }
+
+    pub fn count(&self, writes: &mut Writes) {
+        writes.chains += self.fill.len() + self.delete.len() + self.empty.len();
+        writes.hooks += self.hooks.len();
+    }
+
+    /// Appends this table's block. Declared chains are flushed; the kernel takes a block as a whole or not at all.
+    pub fn render(&self, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = self.try_render(out);
+    }
+
+    fn try_render(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "*{}", self.table)?;
+        for (name, _) in &self.fill {
+            writeln!(out, ":{name} - [0:0]")?;
+        }
+        for name in self.delete.iter().chain(&self.empty) {
+            writeln!(out, "-F {name}")?;
+        }
+        for hook in &self.hooks {
+            for copy in &hook.remove {
+                writeln!(out, "-D {} {copy}", hook.builtin)?;
+            }
+            if let Some(rule) = &hook.insert {
+                writeln!(out, "-I {} 1 {rule}", hook.builtin)?;
+            }
+        }
+        for (name, chain) in &self.fill {
+            for rule in *chain {
+                writeln!(out, "-A {name} {}", rule.spelled(self.family))?;
+            }
+        }
+        for name in &self.delete {
+            writeln!(out, "-X {name}")?;
+        }
+        writeln!(out, "COMMIT")
+    }
+
+    /// What of this change undoes other people's changes: `before` is what we knew before `found` was read.
+    pub fn repairs(&self, before: &TableState, found: &TableState, spelling: &Spelling) -> Vec<Repair> {
+        let mut repairs = Vec::new();
+        let mut push = |kind, name: &str, what: &str| {
+            let name = format!("{} {} {name}", family_name(self.family), self.table);
+            repairs.push(Repair { kind, name, what: what.to_owned() });
+        };
+        for (name, _) in &self.fill {
+            match (before.chains.get(*name), found.chains.get(*name)) {
+                (Some(_), None) => push(RepairKind::Chain, name, "was removed"),
+                (Some(known), Some(read)) if !known.same(read, self.family, spelling) => {
+                    push(RepairKind::Chain, name, "was changed");
+                }
+                _ => {}
+            }
+        }
+        for name in self.delete.iter().chain(&self.empty) {
+            if !before.chains.contains_key(name) {
+                push(RepairKind::Chain, name, "was added by somebody else");
+            }
+        }
+        for hook in &self.hooks {
+            let name = hook.builtin.as_str();
+            match (before.hooks.get(&hook.builtin), found.hooks.get(&hook.builtin)) {
+                (Some(_), None) => push(RepairKind::Hook, name, "was removed"),
+                (None, Some(_)) => push(RepairKind::Hook, name, "was added by somebody else"),
+                (Some(known), Some(read)) if read.copies.len() > known.copies.len() => {
+                    push(RepairKind::Hook, name, "was there more than once");
+                }
+                (Some(known), Some(read)) if known.first && !read.first => {
+                    push(RepairKind::Hook, name, "was not the first rule any more");
+                }
+                (Some(known), Some(read))
+                    if known.copies.iter().any(|text| !spelling.same_among(text, &read.copies)) =>
+                {
+                    push(RepairKind::Hook, name, "was changed");
+                }
+                _ => {}
+            }
+        }
+        repairs
+    }
+
+    /// Carries a successful write over into what we know.
+    pub fn commit(&self, state: &mut TableState) {
+        for (name, chain) in &self.fill {
+            state.chains.insert((*name).to_owned(), Held::Written((*chain).clone()));
+        }
+        for name in &self.delete {
+            state.chains.remove(name);
+        }
+        for name in &self.empty {
+            state.chains.insert(name.clone(), Held::Found(Vec::new()));
+        }
+        for hook in &self.hooks {
+            match &hook.insert {
+                Some(rule) => {
+                    state.hooks.insert(hook.builtin, HookState { copies: vec![rule.clone()], first: true });
+                }
+                None => {
+                    state.hooks.remove(&hook.builtin);
+                }
+            }
+        }
+    }
+
+    /// Compares what was just written with what the kernel then says, and learns other spellings. Returns whether there were any.
+    pub fn learn(&self, read: &TableState, spelling: &mut Spelling) -> bool {
+        let mut learned = false;
+        for (name, chain) in &self.fill {
+            if let Some(Held::Found(lines)) = read.chains.get(*name) {
+                learned |= spelling.learn_chain(self.family, chain, lines);
+            }
+        }
+        for hook in &self.hooks {
+            if let (Some(text), Some(state)) = (&hook.insert, read.hooks.get(&hook.builtin))
+                && let [copy] = state.copies.as_slice()
+            {
+                learned |= spelling.learn(text, copy);
+            }
+        }
+        learned
+    }
+}
+
+fn in_place(text: &str, state: &HookState, spelling: &Spelling) -> bool {
+    matches!(state.copies.as_slice(), [copy] if spelling.same(text, copy)) && state.first
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        match self {
+            Held::Written(chain) => chain.is_empty(),
+            Held::Found(lines) => lines.is_empty(),
+        }
+    }
+
+    fn same(&self, read: &Held, family: Family, spelling: &Spelling) -> bool {
+        match (self, read) {
+            (Held::Written(chain), Held::Found(lines)) => spelling.same_chain(family, chain, lines),
+            (Held::Found(a), Held::Found(b)) => a == b,
+            (Held::Written(a), Held::Written(b)) => a == b,
+            (Held::Found(lines), Held::Written(chain)) => spelling.same_chain(family, chain, lines),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Match, Rule, Target};
+
+    const KEY: (Family, Table) = (Family::Ipv4, Table::Nat);
+
+    fn wanted() -> TableRules {
+        let chain = |target| vec![Rule::new([Match::InInterface("eth1".into())], target)];
+        TableRules {
+            chains: BTreeMap::from([
+                ("SMARTNAT-A".to_owned(), chain(Target::Goto("SMARTNAT-B".into()))),
+                ("SMARTNAT-B".to_owned(), chain(Target::Return)),
+            ]),
+            hooks: BTreeMap::from([(Builtin::Prerouting, Rule::new([], Target::Jump("SMARTNAT-A".into())))]),
+        }
+    }
+
+    fn text_of(change: &Change) -> String {
+        let mut text = String::new();
+        change.render(&mut text);
+        text
+    }
+
+    #[test]
+    fn an_empty_table_gets_everything_in_one_block() {
+        let wanted = wanted();
+        let change = Change::plan(KEY, &wanted, &TableState::default(), &Spelling::default(), true);
+        assert_eq!(
+            text_of(&change),
+            "*nat\n:SMARTNAT-A - [0:0]\n:SMARTNAT-B - [0:0]\n-I PREROUTING 1 -j SMARTNAT-A\n\
+             -A SMARTNAT-A -i eth1 -g SMARTNAT-B\n-A SMARTNAT-B -i eth1 -j RETURN\nCOMMIT\n"
+        );
+        let mut state = TableState::default();
+        change.commit(&mut state);
+        assert!(Change::plan(KEY, &wanted, &state, &Spelling::default(), true).is_empty());
+    }
+
+    #[test]
+    fn only_what_differs_is_written_and_the_border_alone_deletes_nothing() {
+        let held = || {
+            TableState::from(Listing::parse(
+                "-N SMARTNAT-A\n-N SMARTNAT-B\n-N SMARTNAT-OLD\n-N SMARTNAT-PINNED\n-N FOREIGN\n-A PREROUTING -j ACCEPT\n\
+                 -A PREROUTING -j SMARTNAT-A\n-A PREROUTING -j SMARTNAT-A\n-A INPUT -j SMARTNAT-OLD\n\
+                 -A FOREIGN -j SMARTNAT-PINNED\n-A SMARTNAT-PINNED -j DROP\n\
+                 -A SMARTNAT-A -i eth1 -g SMARTNAT-B\n-A SMARTNAT-B -i eth2 -j RETURN\n",
+            ))
+        };
+        let (wanted, spelling) = (wanted(), Spelling::default());
+        let full = Change::plan(KEY, &wanted, &held(), &spelling, true);
+        assert_eq!(
+            text_of(&full),
+            "*nat\n:SMARTNAT-B - [0:0]\n-F SMARTNAT-OLD\n-F SMARTNAT-PINNED\n-D PREROUTING -j SMARTNAT-A\n\
+             -D PREROUTING -j SMARTNAT-A\n-I PREROUTING 1 -j SMARTNAT-A\n-D INPUT -j SMARTNAT-OLD\n\
+             -A SMARTNAT-B -i eth1 -j RETURN\n-X SMARTNAT-OLD\nCOMMIT\n"
+        );
+        let border = Change::plan(KEY, &wanted, &held(), &spelling, false);
+        assert_eq!(
+            text_of(&border),
+            "*nat\n:SMARTNAT-B - [0:0]\n-D PREROUTING -j SMARTNAT-A\n-D PREROUTING -j SMARTNAT-A\n\
+             -I PREROUTING 1 -j SMARTNAT-A\n-A SMARTNAT-B -i eth1 -j RETURN\nCOMMIT\n"
+        );
+        let mut state = held();
+        full.commit(&mut state);
+        assert!(Change::plan(KEY, &wanted, &state, &spelling, true).is_empty(), "a pinned chain is emptied once");
+    }
+
+    #[test]
+    fn only_what_others_did_is_a_repair() {
+        let (wanted, spelling) = (wanted(), Spelling::default());
+        let mut before = TableState::default();
+        Change::plan(KEY, &wanted, &before, &spelling, true).commit(&mut before);
+        let found = TableState::from(Listing::parse(
+            "-N SMARTNAT-B\n-N SMARTNAT-NEW\n-A PREROUTING -j ACCEPT\n-A PREROUTING -j SMARTNAT-A\n-A SMARTNAT-B -j DROP\n",
+        ));
+        let mut later = wanted.clone();
+        later.chains.insert("SMARTNAT-C".into(), vec![]);
+        let change = Change::plan(KEY, &later, &found, &spelling, true);
+        let told: Vec<String> = change.repairs(&before, &found, &spelling).iter().map(Repair::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "chain ipv4 nat SMARTNAT-A was removed",
+                "chain ipv4 nat SMARTNAT-B was changed",
+                "chain ipv4 nat SMARTNAT-NEW was added by somebody else",
+                "hook ipv4 nat PREROUTING was not the first rule any more",
+            ]
+        );
+    }
+
+    #[test]
+    fn another_spelling_of_the_same_rule_is_learned_once_and_then_equal() {
+        let (wanted, mut spelling) = (wanted(), Spelling::default());
+        let listing = "-N SMARTNAT-A\n-N SMARTNAT-B\n-A PREROUTING --jump SMARTNAT-A -j SMARTNAT-A\n\
+                       -A SMARTNAT-A --in-interface eth1 -g SMARTNAT-B\n-A SMARTNAT-B --in-interface eth1 -j RETURN\n";
+        let read = || TableState::from(Listing::parse(listing));
+        let change = Change::plan(KEY, &wanted, &read(), &spelling, true);
+        assert!(!change.is_empty());
+        assert!(change.learn(&read(), &mut spelling));
+        assert!(Change::plan(KEY, &wanted, &read(), &spelling, true).is_empty());
+        let tampered = TableState::from(Listing::parse(&listing.replace("RETURN", "DROP")));
+        assert!(!Change::plan(KEY, &wanted, &tampered, &spelling, true).is_empty());
+    }
+}

@@ -1,0 +1,130 @@
+//! Kernel parameters: compared with what /proc really holds at every apply, written where they differ.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::applied::{Repair, RepairKind};
+use super::state::{Original, Originals, StateError};
+use crate::ruleset::Sysctl;
+
+const PROC_NET: &str = "/proc/sys/net";
+
+#[derive(Debug, thiserror::Error)]
+pub enum SysctlError {
+    #[error("{sysctl} could not be read; is the kernel module that provides it loaded?")]
+    Read { sysctl: String, source: io::Error },
+    #[error(
+        "{sysctl} is {found:?} and could not be set to {wanted:?}; where /proc/sys is read-only (a container, \
+         ProtectKernelTunables=), set it from outside or make it writable"
+    )]
+    Write { sysctl: String, found: String, wanted: String, source: io::Error },
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Writes sysctls and remembers, here and on disk, what they were.
+pub struct Sysctls {
+    state_dir: PathBuf,
+    /// Loaded with the first write.
+    originals: Option<Originals>,
+    /// What we last wrote or found right: another value later is somebody else's doing.
+    held: BTreeMap<Sysctl, String>,
+}
+
+impl Sysctls {
+    pub fn new(state_dir: PathBuf) -> Self {
+        Sysctls { state_dir, originals: None, held: BTreeMap::new() }
+    }
+
+    /// Brings some sysctls to their values, in the order given; returns how many were written.
+    pub fn apply<'a>(
+        &mut self,
+        wanted: impl Iterator<Item = (&'a Sysctl, &'a String)>,
+        repairs: &mut Vec<Repair>,
+    ) -> Result<usize, SysctlError> {
+        let mut writes = Vec::new();
+        for (sysctl, value) in wanted {
+            let found = match read(&sysctl.path()) {
+                Ok(found) => found,
+                Err(source) if may_be_away(sysctl, &source) => {
+                    tracing::debug!(%sysctl, "not there: the interface is away or its family is disabled");
+                    continue;
+                }
+                Err(source) => return Err(SysctlError::Read { sysctl: sysctl.to_string(), source }),
+            };
+            if found == *value {
+                self.held.insert(sysctl.clone(), found);
+                continue;
+            }
+            if self.held.get(sysctl) == Some(value) {
+                let what = format!("was {found} instead of {value}");
+                repairs.push(Repair { kind: RepairKind::Sysctl, name: sysctl.to_string(), what });
+            }
+            writes.push((sysctl, value, found));
+        }
+        if writes.is_empty() {
+            return Ok(0);
+        }
+        let originals = match &mut self.originals {
+            Some(originals) => originals,
+            none => none.insert(Originals::load(&self.state_dir)?),
+        };
+        originals.record(writes.iter().map(|(sysctl, value, found)| {
+            (sysctl.path(), Original { before: found.clone(), ours: (*value).clone() })
+        }))?;
+        let mut written = 0;
+        for (sysctl, value, found) in writes {
+            match fs::write(Path::new(PROC_NET).join(sysctl.path()), value) {
+                Ok(()) => {
+                    self.held.insert(sysctl.clone(), value.clone());
+                    written += 1;
+                }
+                Err(source) if may_be_away(sysctl, &source) => {
+                    tracing::debug!(%sysctl, "the interface left before its sysctl was written");
+                }
+                Err(source) => {
+                    let (sysctl, wanted) = (sysctl.to_string(), value.clone());
+                    return Err(SysctlError::Write { sysctl, found, wanted, source });
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// Forgets those that are wanted no more, so that an interface that comes back is not taken for tampered with.
+    pub fn retain(&mut self, wanted: &BTreeMap<Sysctl, String>) {
+        self.held.retain(|sysctl, _| wanted.contains_key(sysctl));
+    }
+}
+
+/// The current value, without the end of line.
+pub fn read(path: &str) -> io::Result<String> {
+    Ok(fs::read_to_string(Path::new(PROC_NET).join(path))?.trim().to_owned())
+}
+
+/// Puts one sysctl back if it still holds our value. One that is gone (its interface left) needs nothing.
+pub fn restore(path: &str, original: &Original) -> Result<bool, SysctlError> {
+    match read(path) {
+        Ok(found) if found == original.ours && found != original.before => {
+            fs::write(Path::new(PROC_NET).join(path), &original.before).map_err(|source| SysctlError::Write {
+                sysctl: format!("net/{path}"),
+                found,
+                wanted: original.before.clone(),
+                source,
+            })?;
+            Ok(true)
+        }
+        Ok(_) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(SysctlError::Read { sysctl: format!("net/{path}"), source }),
+    }
+}
+
+/// An interface may vanish at any time; /proc then says ENOENT, or ENODEV to a file already open.
+fn may_be_away(sysctl: &Sysctl, error: &io::Error) -> bool {
+    const ENODEV: i32 = 19;
+    matches!(sysctl, Sysctl::Interface { .. })
+        && (error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV))
+}

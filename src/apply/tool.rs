@@ -1,0 +1,288 @@
+//! Running the kernel's tools: every call is bounded in time and counted, and a failure says what was run, how it ended, what it said,
+//! and which line of its input it stumbled over.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use iptables::IPTables;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::model::Family;
+use crate::ruleset::Table;
+
+/// A tool that did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    #[error("`{command}` could not be started; is the package that holds it installed and on PATH?")]
+    Start { command: String, source: io::Error },
+    #[error(
+        "`{command}` did not end within {} s and was given up; raise SNCTRLR_IPTABLES_TIMEOUT_SEC if the box is heavily loaded",
+        limit.as_secs_f32()
+    )]
+    Timeout { command: String, limit: Duration },
+    #[error("`{command}` failed ({status}): {}{}", said(stderr), at(line))]
+    Failed {
+        command: String,
+        status: ExitStatus,
+        stderr: String,
+        /// The line of the input that the tool named, if it named one.
+        line: Option<String>,
+    },
+    #[error("reading the output of `{command}` was cut short")]
+    Aborted { command: String, source: tokio::task::JoinError },
+}
+
+impl ToolError {
+    /// What was run, with its arguments.
+    pub fn command(&self) -> &str {
+        match self {
+            ToolError::Start { command, .. }
+            | ToolError::Timeout { command, .. }
+            | ToolError::Failed { command, .. }
+            | ToolError::Aborted { command, .. } => command,
+        }
+    }
+}
+
+fn said(stderr: &str) -> &str {
+    if stderr.is_empty() { "it gave no reason" } else { stderr }
+}
+
+fn at(line: &Option<String>) -> String {
+    line.as_ref().map_or_else(String::new, |l| format!("; offending line: `{l}`"))
+}
+
+/// Process ids of the last writers that we started. Whoever watches the tables asks here whether a change was our own.
+#[derive(Debug, Clone, Default)]
+pub struct OwnWriters(Arc<Mutex<VecDeque<u32>>>);
+
+impl OwnWriters {
+    /// Notifications arrive within milliseconds; a short memory keeps a reused pid from hiding a foreign change.
+    const REMEMBERED: usize = 32;
+
+    pub fn contains(&self, pid: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    }
+
+    fn record(&self, pid: u32) {
+        let mut pids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pids.len() == Self::REMEMBERED {
+            pids.pop_front();
+        }
+        pids.push_back(pid);
+    }
+}
+
+/// Runs tools. Clones share the counter and the memory of writers.
+#[derive(Clone)]
+pub struct Tools(Arc<Shared>);
+
+struct Shared {
+    limit: Duration,
+    directory: Option<PathBuf>,
+    calls: AtomicUsize,
+    writers: OwnWriters,
+    /// The crate asks each tool for its version once.
+    readers: [OnceLock<Arc<IPTables>>; 2],
+}
+
+impl Tools {
+    /// `limit` bounds every call (`SNCTRLR_IPTABLES_TIMEOUT_SEC`).
+    pub fn new(limit: Duration) -> Self {
+        Self::build(limit, None)
+    }
+
+    /// Takes the writing tools from one directory instead of PATH (fakes in tests).
+    pub fn from_directory(limit: Duration, directory: PathBuf) -> Self {
+        Self::build(limit, Some(directory))
+    }
+
+    fn build(limit: Duration, directory: Option<PathBuf>) -> Self {
+        Tools(Arc::new(Shared {
+            limit,
+            directory,
+            calls: AtomicUsize::new(0),
+            writers: OwnWriters::default(),
+            readers: Default::default(),
+        }))
+    }
+
+    /// Processes started so far.
+    pub fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::Relaxed)
+    }
+
+    pub fn own_writers(&self) -> OwnWriters {
+        self.0.writers.clone()
+    }
+
+    /// Runs a tool that reads and returns its stdout.
+    pub async fn read(&self, program: &str, args: &[&str]) -> Result<String, ToolError> {
+        self.run(program, args, None).await
+    }
+
+    /// Feeds `input` to a tool that writes. Its pid is remembered as our own.
+    pub async fn write(&self, program: &str, args: &[&str], input: String) -> Result<(), ToolError> {
+        self.run(program, args, Some(input)).await.map(drop)
+    }
+
+    async fn run(&self, program: &str, args: &[&str], input: Option<String>) -> Result<String, ToolError> {
+        let command = [&[program], args].concat().join(" ");
+        let path = self.0.directory.as_ref().map_or_else(|| PathBuf::from(program), |d| d.join(program));
+        let start_error = |source| ToolError::Start { command: command.clone(), source };
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        let mut child = Command::new(path)
+            .args(args)
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(start_error)?;
+        if input.is_some()
+            && let Some(pid) = child.id()
+        {
+            self.0.writers.record(pid);
+        }
+        let stdin = child.stdin.take();
+        let feed = async {
+            if let (Some(mut stdin), Some(text)) = (stdin, input.as_deref()) {
+                // A tool that ends early closes the pipe: its exit status tells more than the broken pipe.
+                let _ = stdin.write_all(text.as_bytes()).await;
+            }
+        };
+        // Dropping the child at the limit kills it; tokio reaps it.
+        let done = tokio::time::timeout(self.0.limit, async { tokio::join!(feed, child.wait_with_output()).1 }).await;
+        let output = done
+            .map_err(|_| ToolError::Timeout { command: command.clone(), limit: self.0.limit })?
+            .map_err(start_error)?;
+        finish(command, output, input.as_deref())
+    }
+
+    /// `iptables -t TABLE -S`, by the iptables crate. Its own `list` functions do not look at the exit status, so that a failed call
+    /// would read as an empty table; `execute` returns it.
+    pub async fn list_table(&self, family: Family, table: Table) -> Result<String, ToolError> {
+        let command = format!("{} -t {table} -S", program(family));
+        let tools = self.clone();
+        let listing = tokio::task::spawn_blocking(move || tools.list_table_blocking(family, table));
+        match tokio::time::timeout(self.0.limit, listing).await {
+            Err(_) => Err(ToolError::Timeout { command, limit: self.0.limit }),
+            Ok(Err(source)) => Err(ToolError::Aborted { command, source }),
+            Ok(Ok(Err(source))) => Err(ToolError::Start { command, source }),
+            Ok(Ok(Ok(output))) => finish(command, output, None),
+        }
+    }
+
+    fn list_table_blocking(&self, family: Family, table: Table) -> io::Result<Output> {
+        let reader = &self.0.readers[usize::from(family == Family::Ipv6)];
+        let ipt = match reader.get() {
+            Some(ipt) => ipt.clone(),
+            None => {
+                self.0.calls.fetch_add(1, Ordering::Relaxed);
+                let ipt = Arc::new(iptables::new(family == Family::Ipv6).map_err(into_io)?);
+                reader.get_or_init(|| ipt).clone()
+            }
+        };
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        ipt.execute(table.as_str(), "-S").map_err(into_io)
+    }
+}
+
+/// The crate boxes its errors; what it meets when starting a tool is an I/O error.
+fn into_io(error: Box<dyn std::error::Error>) -> io::Error {
+    match error.downcast::<io::Error>() {
+        Ok(error) => *error,
+        Err(other) => io::Error::other(other.to_string()),
+    }
+}
+
+/// The tool that lists a family's tables.
+fn program(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "iptables",
+        Family::Ipv6 => "ip6tables",
+    }
+}
+
+fn finish(command: String, output: Output, input: Option<&str>) -> Result<String, ToolError> {
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if !output.status.success() {
+        let line = input.and_then(|text| named_line(&stderr, text));
+        return Err(ToolError::Failed { command, status: output.status, stderr, line });
+    }
+    if !stderr.is_empty() {
+        tracing::warn!(command, stderr, "a tool warned; it succeeded");
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The input line whose number a tool names (`line 3: ...`, `Error occurred at line: 3`, `Error in line 2: ...`). Only for the message.
+fn named_line(stderr: &str, input: &str) -> Option<String> {
+    let number = stderr.match_indices("line").find_map(|(at, word)| {
+        let digits = stderr[at + word.len()..].trim_start_matches([':', ' ']);
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        digits[..end].parse::<usize>().ok()
+    })?;
+    input.lines().nth(number.checked_sub(1)?).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_a_tool_names_is_found_in_what_it_was_fed() {
+        let input = "*nat\n:A - [0:0]\n-A A -g B\nCOMMIT\n";
+        for stderr in [
+            "Set nope doesn't exist.\n\nError occurred at line: 3\nTry `iptables-restore -h'",
+            "iptables-restore v1.8.9 (nf_tables): \nline 3: CHAIN_DEL failed (Device or resource busy): chain A",
+            "iptables-restore: line 3 failed: No chain/target/match by that name.",
+            "ipset v7.17: Error in line 3: The set with the given name does not exist",
+        ] {
+            assert_eq!(named_line(stderr, input).as_deref(), Some("-A A -g B"), "{stderr}");
+        }
+        assert_eq!(named_line("no number here: a line", input), None);
+        assert_eq!(named_line("line 99", input), None);
+        assert_eq!(named_line("line 0", input), None);
+    }
+
+    #[test]
+    fn writers_are_remembered_for_a_while_only() {
+        let writers = OwnWriters::default();
+        writers.record(7);
+        assert!(writers.contains(7));
+        (100..100 + OwnWriters::REMEMBERED as u32).for_each(|pid| writers.record(pid));
+        assert!(!writers.contains(7));
+        assert!(writers.contains(100));
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_is_not_there_is_named() {
+        let error = Tools::new(Duration::from_secs(5)).read("no-such-tool-at-all", &["-x"]).await.unwrap_err();
+        assert!(matches!(&error, ToolError::Start { .. }));
+        assert!(error.to_string().contains("`no-such-tool-at-all -x`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_hangs_is_given_up_at_the_limit() {
+        let started = std::time::Instant::now();
+        let error = Tools::new(Duration::from_millis(50)).read("sleep", &["60"]).await.unwrap_err();
+        assert!(matches!(error, ToolError::Timeout { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn a_large_input_is_fed_while_the_output_is_read() {
+        let text = "0123456789abcdef\n".repeat(100_000);
+        let tools = Tools::new(Duration::from_secs(20));
+        let out = tools.run("cat", &[], Some(text.clone())).await.unwrap();
+        assert_eq!(out.len(), text.len());
+        assert_eq!(tools.calls(), 1);
+    }
+}

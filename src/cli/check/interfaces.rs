@@ -1,0 +1,190 @@
+use super::Finding;
+use crate::model::{BorderConfig, Host, NeighbourState};
+use crate::plan::{InterfaceKind, Plan};
+
+const GROUP: &str = "interfaces";
+
+pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let gateway = &config.gateway_interface;
+    if config.external_pattern.is_match(gateway) {
+        findings.push(Finding::warn(
+            GROUP,
+            format!(
+                "the pattern matches the default gateway interface {gateway}, which stays the gateway all the same"
+            ),
+            "write SNCTRLR_INTERFACES_PATTERN so that it does not, for example eth[1-9][0-9]*",
+        ));
+    }
+    let mut externals = 0;
+    for i in &plan.interfaces {
+        match i.kind {
+            InterfaceKind::Inside => continue,
+            InterfaceKind::Gateway => {}
+            InterfaceKind::External => externals += 1,
+            InterfaceKind::Absent => {
+                findings.push(Finding::warn(
+                    GROUP,
+                    format!("{} is known from before and not there", i.name),
+                    "bring it back, or leave it: its slot stays reserved",
+                ));
+                continue;
+            }
+        }
+        if let Some(problem) = &i.problem {
+            let (what, remedy) =
+                problem.split_once("; ").unwrap_or((problem, "correct it; that interface alone is concerned"));
+            findings.push(Finding::fail(GROUP, format!("{}: {what}", i.name), remedy));
+            continue;
+        }
+        if !(i.up && i.carrier) {
+            let missing = if i.up { "has no carrier" } else { "is down" };
+            findings.push(Finding::warn(
+                GROUP,
+                format!("{} {missing}", i.name),
+                format!("ip link set {} up, and look at its cable or switch", i.name),
+            ));
+        }
+        if i.gateway_neighbour == Some(NeighbourState::Failed) {
+            findings.push(Finding::warn(
+                GROUP,
+                format!("the gateway {} of {} does not answer", shown(i.gateway.as_ref()), i.name),
+                "see whether SNCTRLR_GW_ADDRESS_OFFSET points to the router of that subnet",
+            ));
+        }
+        if i.kind == InterfaceKind::External && config.inside_prefixes.iter().any(|p| i.name.starts_with(p)) {
+            findings.push(Finding::fail(
+                GROUP,
+                format!("{} is external by the pattern and inside by SNCTRLR_INSIDE_PREFIXES", i.name),
+                "correct one of the two: a prefix must not cover an external interface",
+            ));
+        }
+        findings.extend(mtu(config, host, &i.name));
+        let role = if i.kind == InterfaceKind::Gateway { "the default gateway interface" } else { "external" };
+        let via = i.gateway.map(|g| format!(", gateway {g}")).unwrap_or_default();
+        findings.push(Finding::ok(GROUP, format!("{} is {role}{via}", i.name)));
+    }
+    if externals == 0 {
+        findings.push(Finding::fail(
+            GROUP,
+            format!("no interface matches {}", config.external_pattern),
+            "correct SNCTRLR_INTERFACES_PATTERN (it must match whole names) or bring the external interfaces up",
+        ));
+    }
+    findings
+}
+
+fn shown<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "?".to_owned(), ToString::to_string)
+}
+
+/// Larger packets outside than inside work by path MTU discovery only.
+fn mtu(config: &BorderConfig, host: &Host, external: &str) -> Option<Finding> {
+    let of = |name: &str| host.links.get(name).map(|l| l.mtu).filter(|mtu| *mtu > 0);
+    let (outside, inside) = (of(external)?, of(&config.gateway_interface)?);
+    (external != config.gateway_interface && outside > inside).then(|| {
+        Finding::warn(
+            GROUP,
+            format!("{external} has MTU {outside}, {} only {inside}", config.gateway_interface),
+            "it works where clients accept ICMP \"fragmentation needed\"; to be sure give both the same MTU",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::model::Link;
+    use crate::plan::{FlowPolicy, InterfaceOutcome};
+    use crate::ruleset::Dataplane;
+    use crate::settings::SettingsArgs;
+
+    fn config(pattern: &str, inside: &str) -> BorderConfig {
+        let args = SettingsArgs {
+            default_gw_interface: Some("eth0".into()),
+            interfaces_pattern: Some(pattern.into()),
+            inside_prefixes: Some(inside.into()),
+            instance_name: Some("b".into()),
+            ..SettingsArgs::default()
+        };
+        args.validate().unwrap().border
+    }
+
+    fn interface(name: &str, kind: InterfaceKind) -> InterfaceOutcome {
+        InterfaceOutcome {
+            name: name.into(),
+            kind,
+            up: true,
+            carrier: true,
+            addresses: vec![],
+            slot: None,
+            table: None,
+            gateway: None,
+            gateway_neighbour: None,
+            problem: None,
+        }
+    }
+
+    fn check(config: &BorderConfig, host: &Host, interfaces: Vec<InterfaceOutcome>) -> Vec<(Level, String)> {
+        let plan = Plan {
+            dataplane: Dataplane::default(),
+            flows: FlowPolicy::default(),
+            mappings: [].into(),
+            interfaces,
+            slots: [].into(),
+        };
+        evaluate(config, host, &plan).into_iter().map(|f| (f.level, f.what)).collect()
+    }
+
+    #[test]
+    fn a_sound_box_has_only_good_lines() {
+        let interfaces = vec![
+            interface("eth0", InterfaceKind::Gateway),
+            interface("eth1", InterfaceKind::External),
+            interface("lo", InterfaceKind::Inside),
+        ];
+        let found = check(&config("eth[1-9]", ""), &Host::default(), interfaces);
+        assert_eq!(
+            found,
+            [(Level::Ok, "eth0 is the default gateway interface".into()), (Level::Ok, "eth1 is external".into())]
+        );
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_fails_and_one_that_matches_the_gateway_is_told() {
+        let found = check(&config("eth.*", ""), &Host::default(), vec![interface("eth0", InterfaceKind::Gateway)]);
+        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [Level::Warn, Level::Ok, Level::Fail]);
+        assert!(found[2].1.contains("no interface matches"), "{found:?}");
+    }
+
+    #[test]
+    fn problems_of_single_interfaces_are_named() {
+        let mut down = interface("eth1", InterfaceKind::External);
+        down.carrier = false;
+        let mut silent = interface("eth2", InterfaceKind::External);
+        silent.gateway = Some("203.0.113.1".parse().unwrap());
+        silent.gateway_neighbour = Some(NeighbourState::Failed);
+        let mut refused = interface("eth3", InterfaceKind::External);
+        refused.problem = Some("offset 9 is outside of the subnet; choose another".into());
+        let gone = interface("eth4", InterfaceKind::Absent);
+        let both = interface("cali1", InterfaceKind::External);
+        let found =
+            check(&config("eth[1-9]|cali1", "cali+"), &Host::default(), vec![down, silent, refused, gone, both]);
+        let has =
+            |level, part: &str| assert!(found.iter().any(|f| f.0 == level && f.1.contains(part)), "{part}: {found:?}");
+        has(Level::Warn, "eth1 has no carrier");
+        has(Level::Warn, "gateway 203.0.113.1 of eth2 does not answer");
+        has(Level::Fail, "eth3: offset 9 is outside of the subnet");
+        has(Level::Warn, "eth4 is known from before");
+        has(Level::Fail, "cali1 is external by the pattern and inside");
+    }
+
+    #[test]
+    fn a_larger_mtu_outside_is_told() {
+        let link = |mtu| Link { mtu, ..Link::default() };
+        let host = Host { links: [("eth0".into(), link(1450)), ("eth1".into(), link(1500))].into(), ..Host::default() };
+        let found = check(&config("eth1", ""), &host, vec![interface("eth1", InterfaceKind::External)]);
+        assert_eq!(found[0], (Level::Warn, "eth1 has MTU 1500, eth0 only 1450".into()));
+    }
+}

@@ -1,0 +1,108 @@
+//! `check`: looks for what would keep SmartNat from working on this box. Every group is a pure function from gathered facts to findings.
+
+mod features;
+mod gather;
+mod interfaces;
+mod marks;
+mod privileges;
+mod routes;
+mod sysctls;
+mod tools;
+mod variant;
+
+use super::world::{self, HostArgs};
+use super::{Answer, CliError, say};
+use crate::plan;
+use crate::settings::Settings;
+use gather::Gather;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Ok,
+    /// It works, but not as well or not for everything.
+    Warn,
+    /// SmartNat would not work, or not be safe.
+    Fail,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    level: Level,
+    group: &'static str,
+    what: String,
+    /// Empty for what is well.
+    remedy: String,
+}
+
+impl Finding {
+    fn ok(group: &'static str, what: impl Into<String>) -> Self {
+        Finding { level: Level::Ok, group, what: what.into(), remedy: String::new() }
+    }
+
+    fn warn(group: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Finding { level: Level::Warn, group, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn fail(group: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Finding { level: Level::Fail, group, what: what.into(), remedy: remedy.into() }
+    }
+}
+
+pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
+    let gather = Gather::new(settings.tool_timeout);
+    let mut findings = privileges::evaluate(&gather.read("/proc/self/status").unwrap_or_default());
+    findings.extend(tools::evaluate(&tools::gather(&gather).await));
+    findings.extend(features::evaluate(&features::gather(&gather).await));
+    findings.extend(variant::evaluate(&variant::gather(&gather).await));
+    findings.extend(marks::evaluate(settings.border.marks, &marks::gather(&gather).await));
+    match world::world(&settings, &HostArgs::default()).await {
+        Ok(world) => {
+            let plan = plan::plan(&settings.border, &world);
+            findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
+            findings.extend(routes::evaluate(&world.host, &plan));
+            findings.extend(sysctls::evaluate(&plan, &|path| gather.read(&format!("/proc/sys/net/{path}"))));
+        }
+        Err(error) => findings.push(Finding::fail(
+            "snapshot",
+            super::with_causes(&error),
+            "correct it: without host and objects the other checks cannot be made",
+        )),
+    }
+    say(&print(&findings))?;
+    Ok(if findings.iter().any(|f| f.level == Level::Fail) { Answer::No } else { Answer::Done })
+}
+
+fn print(findings: &[Finding]) -> String {
+    let mut out = String::new();
+    for f in findings {
+        let level = match f.level {
+            Level::Ok => "OK  ",
+            Level::Warn => "WARN",
+            Level::Fail => "FAIL",
+        };
+        out += &format!("{level}  {:<10}  {}\n", f.group, f.what);
+        if !f.remedy.is_empty() {
+            out += &format!("{:18}-> {}\n", "", f.remedy);
+        }
+    }
+    let count = |level| findings.iter().filter(|f| f.level == level).count();
+    out + &format!("\n{} ok, {} warnings, {} failures\n", count(Level::Ok), count(Level::Warn), count(Level::Fail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_printed_with_their_remedies_and_counted() {
+        let text = print(&[Finding::ok("tools", "ipset 7"), Finding::fail("routes", "no way", "add one")]);
+        assert_eq!(
+            text,
+            "OK    tools       ipset 7\n\
+             FAIL  routes      no way\n                  -> add one\n\
+             \n1 ok, 0 warnings, 1 failures\n"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::Finding;
+use crate::model::{Host, MainRoute};
+use crate::plan::{InterfaceKind, Plan};
+
+const GROUP: &str = "routes";
+const SHOWN: usize = 5;
+
+/// Looks up the main table's way to everything behind Mappings: it must not lead through an external interface.
+pub(super) fn evaluate(host: &Host, plan: &Plan) -> Vec<Finding> {
+    let externals: BTreeSet<&str> = plan
+        .interfaces
+        .iter()
+        .filter(|i| matches!(i.kind, InterfaceKind::External | InterfaceKind::Absent))
+        .map(|i| i.name.as_str())
+        .collect();
+    let backends: BTreeSet<IpAddr> =
+        plan.flows.endpoints.values().flat_map(|e| e.keep.iter().map(|server| server.ip())).collect();
+    let mut findings: Vec<Finding> = Vec::new();
+    for backend in backends.iter().filter(|b| !host.is_local(**b)) {
+        match way(host, *backend) {
+            None => findings.push(Finding::fail(
+                GROUP,
+                format!("the main table has no route to {backend}, which is behind a Mapping"),
+                "add a route to the pods through the cluster interface",
+            )),
+            Some(MainRoute { interface: None, destination, .. }) => findings.push(Finding::fail(
+                GROUP,
+                format!("the main table's route to {backend} ({destination}) is unreachable"),
+                "replace it by a route through the cluster interface",
+            )),
+            Some(MainRoute { interface: Some(name), destination, .. }) if externals.contains(name.as_str()) => {
+                findings.push(Finding::fail(
+                    GROUP,
+                    format!("the main table reaches {backend}, which is behind a Mapping, through the external {name} ({destination})"),
+                    "add a route to the pods through the cluster interface, or give default routes of external interfaces a higher metric",
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let bad = findings.len();
+    if bad > SHOWN {
+        findings.truncate(SHOWN);
+        findings.push(Finding::fail(GROUP, format!("{} more pods are out of reach", bad - SHOWN), "the same"));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            GROUP,
+            match backends.len() {
+                0 => "nothing is behind a Mapping here yet: no route to look up".to_owned(),
+                n => format!("all {n} addresses behind Mappings are reached by inside interfaces"),
+            },
+        ));
+    }
+    findings
+}
+
+/// The main table's route: the longest prefix, then the lowest metric.
+fn way(host: &Host, to: IpAddr) -> Option<&MainRoute> {
+    host.main_routes
+        .iter()
+        .filter(|r| r.destination.contains(&to))
+        .max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::model::{Endpoint, Protocol};
+    use crate::plan::{FlowEndpoint, FlowPolicy, InterfaceOutcome, Sources};
+    use crate::ruleset::Dataplane;
+
+    fn route(destination: &str, interface: Option<&str>, metric: u32) -> MainRoute {
+        MainRoute {
+            destination: destination.parse().unwrap(),
+            interface: interface.map(Into::into),
+            gateway: None,
+            metric,
+        }
+    }
+
+    fn plan(backends: &[&str]) -> Plan {
+        let eth1 = InterfaceOutcome {
+            name: "eth1".into(),
+            kind: InterfaceKind::External,
+            up: true,
+            carrier: true,
+            addresses: vec![],
+            slot: None,
+            table: None,
+            gateway: None,
+            gateway_neighbour: None,
+            problem: None,
+        };
+        let keep = backends.iter().map(|b| b.parse().unwrap()).collect();
+        let endpoint = Endpoint { address: "203.0.113.10".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+        Plan {
+            dataplane: Dataplane::default(),
+            flows: FlowPolicy { endpoints: [(endpoint, FlowEndpoint { sources: Sources::Everyone, keep })].into() },
+            mappings: [].into(),
+            interfaces: vec![eth1],
+            slots: [].into(),
+        }
+    }
+
+    fn levels(routes: Vec<MainRoute>, backends: &[&str]) -> Vec<Level> {
+        let host = Host { main_routes: routes, ..Host::default() };
+        evaluate(&host, &plan(backends)).into_iter().map(|f| f.level).collect()
+    }
+
+    #[test]
+    fn pods_through_an_external_interface_are_a_failure() {
+        let pods = ["10.244.1.2:8080", "10.244.2.2:8080"];
+        let default = || route("0.0.0.0/0", Some("eth0"), 0);
+        assert_eq!(levels(vec![default()], &pods), [Level::Ok]);
+        assert_eq!(levels(vec![default(), route("10.244.2.0/24", Some("eth1"), 0)], &pods), [Level::Fail]);
+        assert_eq!(levels(vec![default(), route("0.0.0.0/0", Some("eth1"), 10001)], &pods), [Level::Ok]);
+        assert_eq!(levels(vec![], &pods), [Level::Fail, Level::Fail]);
+        assert_eq!(levels(vec![default(), route("10.244.0.0/16", None, 0)], &pods), [Level::Fail, Level::Fail]);
+        assert_eq!(levels(vec![], &[]), [Level::Ok]);
+    }
+
+    #[test]
+    fn many_are_summed_up() {
+        let pods: Vec<String> = (1..=9).map(|n| format!("10.244.1.{n}:80")).collect();
+        let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+        assert_eq!(levels(vec![], &pods).len(), SHOWN + 1);
+    }
+}

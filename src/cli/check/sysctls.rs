@@ -1,0 +1,136 @@
+use super::Finding;
+use crate::api::MappingMode;
+use crate::plan::Plan;
+
+const GROUP: &str = "sysctls";
+/// Below this a flood of connections fills the table in seconds.
+const SMALL_TABLE: u64 = 65_536;
+
+/// `read` gives the value of a path below /proc/sys/net.
+pub(super) fn evaluate(plan: &Plan, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let mut findings = planned(plan, read);
+    findings.extend(conntrack(read));
+    findings.extend(ipvs(read));
+    findings
+}
+
+/// What the daemon will write must be there; what differs now is told, since only a running daemon would have set it.
+fn planned(plan: &Plan, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut different = Vec::new();
+    for (sysctl, wanted) in &plan.dataplane.sysctls {
+        match read(&sysctl.path()) {
+            None => findings.push(Finding::warn(
+                GROUP,
+                format!("{sysctl} is not there"),
+                "mount /proc/sys, and load nf_conntrack (modprobe nf_conntrack) if it is one of netfilter's",
+            )),
+            Some(now) if now == *wanted => {}
+            Some(now) => different.push(format!("{sysctl} is {now}, wanted {wanted}")),
+        }
+    }
+    if different.is_empty() {
+        findings.insert(
+            0,
+            Finding::ok(GROUP, format!("{} values are as planned", plan.dataplane.sysctls.len() - findings.len())),
+        );
+        return findings;
+    }
+    findings.push(Finding::warn(
+        GROUP,
+        different.join(", "),
+        "the daemon sets them when it starts; where it runs already, find what sets them back (sysctl.d, networkd, another firewall)",
+    ));
+    findings
+}
+
+fn conntrack(read: &dyn Fn(&str) -> Option<String>) -> Option<Finding> {
+    let number = |path: &str| read(path)?.parse::<u64>().ok();
+    let max = number("netfilter/nf_conntrack_max")?;
+    let entries = number("netfilter/nf_conntrack_count").unwrap_or(0);
+    let remedy = "sysctl -w net.netfilter.nf_conntrack_max=262144 or more, and in /etc/sysctl.d";
+    if entries * 10 > max * 8 {
+        return Some(Finding::fail(
+            GROUP,
+            format!("{entries} of {max} connections are tracked: new ones will be dropped"),
+            remedy,
+        ));
+    }
+    if max < SMALL_TABLE {
+        return Some(Finding::warn(GROUP, format!("nf_conntrack_max is {max}: few connections for a border"), remedy));
+    }
+    Some(Finding::ok(GROUP, format!("{entries} of {max} connections are tracked")))
+}
+
+/// Mappings of mode service go through IPVS, which hides its connections from conntrack unless told not to.
+fn ipvs(read: &dyn Fn(&str) -> Option<String>) -> Option<Finding> {
+    match read("ipv4/vs/conntrack")?.as_str() {
+        "1" => Some(Finding::ok(GROUP, "IPVS keeps conntrack entries")),
+        value => Some(Finding::warn(
+            GROUP,
+            format!(
+                "net/ipv4/vs/conntrack is {value}: answers of Mappings of mode {} would be lost",
+                MappingMode::Service.as_str()
+            ),
+            "let kube-proxy run in IPVS mode (it sets 1), or sysctl -w net.ipv4.vs.conntrack=1",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::Level;
+    use super::*;
+    use crate::plan::FlowPolicy;
+    use crate::ruleset::{Dataplane, Sysctl};
+
+    fn check(values: &[(&str, &str)]) -> Vec<(Level, String)> {
+        let mut dataplane = Dataplane::default();
+        dataplane.sysctls.insert(Sysctl::IpForward, "1".into());
+        dataplane.sysctls.insert(Sysctl::Net("netfilter/nf_conntrack_tcp_be_liberal"), "1".into());
+        let plan =
+            Plan { dataplane, flows: FlowPolicy::default(), mappings: [].into(), interfaces: vec![], slots: [].into() };
+        let values: BTreeMap<&str, &str> = values.iter().copied().collect();
+        let read = |path: &str| values.get(path).map(|v| (*v).to_owned());
+        evaluate(&plan, &read).into_iter().map(|f| (f.level, f.what)).collect()
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("ipv4/ip_forward", "1"),
+        ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
+        ("netfilter/nf_conntrack_max", "262144"),
+        ("netfilter/nf_conntrack_count", "12"),
+    ];
+
+    fn with(path: &'static str, value: &'static str) -> Vec<(Level, String)> {
+        let mut values: BTreeMap<&str, &str> = GOOD.into();
+        values.insert(path, value);
+        check(&values.into_iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn good_values_are_good() {
+        let found = check(&GOOD);
+        assert_eq!(
+            found,
+            [(Level::Ok, "2 values are as planned".into()), (Level::Ok, "12 of 262144 connections are tracked".into())]
+        );
+    }
+
+    #[test]
+    fn values_that_fight_us_are_told() {
+        let found = with("ipv4/ip_forward", "0");
+        assert_eq!(found[0], (Level::Warn, "net/ipv4/ip_forward is 0, wanted 1".into()));
+        assert_eq!(check(&GOOD[..1])[1].0, Level::Warn, "a missing sysctl");
+    }
+
+    #[test]
+    fn a_small_or_full_conntrack_table_and_ipvs_without_conntrack_are_told() {
+        assert_eq!(with("netfilter/nf_conntrack_max", "4096")[1].0, Level::Warn);
+        assert_eq!(with("netfilter/nf_conntrack_count", "220000")[1].0, Level::Fail);
+        assert_eq!(with("ipv4/vs/conntrack", "0")[2].0, Level::Warn);
+        assert_eq!(with("ipv4/vs/conntrack", "1")[2].0, Level::Ok);
+    }
+}

@@ -1,0 +1,47 @@
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::view::{View, print_changes};
+use super::world::{self, HostArgs};
+use super::{Answer, CliError, pending, print, say};
+use crate::plan;
+use crate::settings::Settings;
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Show only what differs from what is programmed on this box; exit code 3 when something does
+    #[arg(long, conflicts_with = "host")]
+    diff: bool,
+    #[command(flatten)]
+    host: HostArgs,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub(super) async fn run(settings: Settings, args: PlanArgs) -> Result<Answer, CliError> {
+    let world = world::world(&settings, &args.host).await?;
+    let plan = plan::plan(&settings.border, &world);
+    if !args.diff {
+        say(&match args.output {
+            Output::Text => print::text(&plan, world.objects.is_some()),
+            Output::Json => format!("{:#}\n", print::json(&plan)),
+        })?;
+        return Ok(Answer::Done);
+    }
+    let changes = pending::held(&settings, &world.host).await?.changes_to(&View::of(&plan.dataplane));
+    say(&match args.output {
+        Output::Text if changes.is_empty() => {
+            "Everything planned is programmed, and nothing else of ours.\n".to_owned()
+        }
+        Output::Text => print_changes(&changes),
+        Output::Json => format!("{:#}\n", json!({ "changes": changes })),
+    })?;
+    Ok(if changes.is_empty() { Answer::Done } else { Answer::No })
+}

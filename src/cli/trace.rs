@@ -1,0 +1,120 @@
+use std::net::IpAddr;
+
+use clap::{Args, ValueEnum};
+
+use super::world::{self, HostArgs};
+use super::{Answer, CliError, say};
+use crate::plan;
+use crate::settings::Settings;
+use crate::trace::{Packet, PacketKind, trace};
+
+#[derive(Debug, Args)]
+pub(super) struct TraceArgs {
+    /// Address of the client
+    #[arg(long, value_name = "IP")]
+    source: IpAddr,
+    /// Address that it connects to
+    #[arg(long, value_name = "IP")]
+    destination: IpAddr,
+    /// Protocol of the packet
+    #[arg(long, value_enum, default_value = "tcp")]
+    protocol: TraceProtocol,
+    /// Port that it connects to
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    /// Port that it connects from
+    #[arg(long, value_name = "N", default_value_t = 40000)]
+    source_port: u16,
+    /// Interface that the packet arrives by
+    #[arg(long, value_name = "NAME")]
+    interface: String,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TraceProtocol {
+    Tcp,
+    Udp,
+    /// Echo request
+    Icmp,
+}
+
+impl TraceArgs {
+    fn packet(&self) -> Result<Packet, CliError> {
+        if self.source.is_ipv4() != self.destination.is_ipv4() {
+            return Err(CliError::Usage(format!(
+                "--source {} and --destination {} are of different families; give both as IPv4 or both as IPv6",
+                self.source, self.destination
+            )));
+        }
+        let source_port = self.source_port;
+        let destination_port = match (self.protocol, self.port) {
+            (TraceProtocol::Icmp, _) => 0,
+            (_, Some(port)) => port,
+            (_, None) => {
+                return Err(CliError::Usage("--port is missing; name the port that the client connects to".to_owned()));
+            }
+        };
+        let kind = match self.protocol {
+            TraceProtocol::Tcp => PacketKind::Tcp { source_port, destination_port },
+            TraceProtocol::Udp => PacketKind::Udp { source_port, destination_port },
+            // Echo request, RFC 792 and RFC 4443.
+            TraceProtocol::Icmp => PacketKind::Icmp { kind: if self.source.is_ipv4() { 8 } else { 128 }, code: 0 },
+        };
+        Ok(Packet::first(&self.interface, self.source, self.destination, kind))
+    }
+}
+
+pub(super) async fn run(settings: Settings, args: TraceArgs) -> Result<Answer, CliError> {
+    let packet = args.packet()?;
+    let world = world::world(&settings, &args.host).await?;
+    let plan = plan::plan(&settings.border, &world);
+    let known = plan.interfaces.iter().any(|i| i.name == args.interface);
+    if !known {
+        eprintln!("smartnat-manager: the host has no interface {}; it is traced as one not seen yet", args.interface);
+    }
+    say(&format!("{}\n", trace(&plan.dataplane, &world.host, &packet).to_string().trim_end()))?;
+    Ok(Answer::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Wrapper {
+        #[command(flatten)]
+        args: TraceArgs,
+    }
+
+    fn parse(words: &str) -> Result<TraceArgs, clap::Error> {
+        Wrapper::try_parse_from(["trace"].into_iter().chain(words.split(' '))).map(|w| w.args)
+    }
+
+    #[test]
+    fn the_packet_is_the_first_of_a_connection() {
+        let args =
+            parse("--source 192.0.2.9 --destination 203.0.113.10 --protocol udp --port 53 --interface eth1").unwrap();
+        let kind = PacketKind::Udp { source_port: 40000, destination_port: 53 };
+        let expected = Packet::first("eth1", args.source, args.destination, kind);
+        assert_eq!(args.packet().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_port_is_asked_for_where_there_is_one() {
+        let args = parse("--source 192.0.2.9 --destination 203.0.113.10 --interface eth1").unwrap();
+        let error = args.packet().unwrap_err();
+        assert!(error.to_string().contains("--port") && error.code() == 2, "{error}");
+        let icmp = parse("--source 192.0.2.9 --destination 203.0.113.10 --protocol icmp --interface eth1").unwrap();
+        assert_eq!(icmp.packet().unwrap().kind, PacketKind::Icmp { kind: 8, code: 0 });
+    }
+
+    #[test]
+    fn families_are_not_mixed() {
+        let args = parse("--source 2001:db8::1 --destination 203.0.113.10 --port 80 --interface eth1").unwrap();
+        assert_eq!(args.packet().unwrap_err().code(), 2);
+    }
+}

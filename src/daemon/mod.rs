@@ -1,0 +1,266 @@
+//! The one task that owns the snapshot: gathers what sources deliver, plans, applies, reports.
+//!
+//! An event only marks the snapshot dirty; the loop does the work when it is quiet for a moment, or at a bound. What the loop holds besides
+//! the snapshot can be lost: a restart reads the kernel back and goes on.
+
+mod snapshot;
+mod wiring;
+
+pub use snapshot::Snapshot;
+pub use wiring::{DaemonError, border, run};
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::apply::conntrack::{self, Cleaned};
+use crate::apply::{Applied, Applier, ApplyError, Scope, Tools};
+use crate::error_chain;
+use crate::plan::{self, FlowPolicy, Plan};
+use crate::report::{Outcomes, PassReport, Report, Systemd};
+use crate::settings::Settings;
+use crate::sources::SourceEvent;
+use crate::sources::debounce::Debounce;
+
+/// A lone change is applied after this much quiet.
+const QUIET: Duration = Duration::from_millis(10);
+/// Under a storm a pass begins at least this often.
+const BOUND: Duration = Duration::from_millis(250);
+/// A failed pass is tried again after this, doubled each time up to a minute.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// The loop shows that it is alive at least this often, watchdog or not.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+struct Daemon {
+    settings: Settings,
+    snapshot: Snapshot,
+    applier: Applier,
+    /// Shared with the applier: counts its calls, also of a pass that failed.
+    tools: Tools,
+    reports: watch::Sender<Report>,
+    systemd: Systemd,
+    dirty: Debounce,
+    retry: Retry,
+    /// READY has been sent: the border is closed.
+    announced: bool,
+    /// The policy that conntrack was last judged by.
+    judged: Option<FlowPolicy>,
+}
+
+/// When a failed pass may be tried again.
+#[derive(Default)]
+struct Retry {
+    delay: Option<Duration>,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    fn failed(&mut self) -> Duration {
+        let delay = self.delay.map_or(FIRST_RETRY, |d| (d * 2).min(LAST_RETRY));
+        self.delay = Some(delay);
+        self.at = Some(Instant::now() + delay);
+        delay
+    }
+
+    fn succeeded(&mut self) {
+        *self = Retry::default();
+    }
+
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Daemon {
+    fn new(settings: Settings, snapshot: Snapshot, tools: Tools, reports: watch::Sender<Report>) -> Self {
+        Daemon {
+            snapshot,
+            applier: Applier::new(tools.clone(), settings.state_dir.clone()),
+            settings,
+            tools,
+            reports,
+            systemd: Systemd::from_env(),
+            dirty: Debounce::new(QUIET, BOUND),
+            retry: Retry::default(),
+            announced: false,
+            judged: None,
+        }
+    }
+
+    /// Runs until `stop` is done. The dataplane stays as it is then.
+    async fn run(&mut self, events: &mut mpsc::Receiver<SourceEvent>, stop: impl Future<Output = &'static str>) {
+        let mut refresh = every(self.settings.autorefresh);
+        let mut beat = every(self.systemd.heartbeat_interval().map_or(HEARTBEAT, |i| i.min(HEARTBEAT)));
+        tokio::pin!(stop);
+        // The border is closed before anything is heard from the sources.
+        self.pass().await;
+        loop {
+            tokio::select! {
+                signal = &mut stop => {
+                    tracing::info!(signal, "stopping; the dataplane stays as it is");
+                    self.systemd.stopping();
+                    return;
+                }
+                Some(event) = events.recv() => self.take(event),
+                () = self.dirty.due(), if self.retry.at.is_none() => self.pass().await,
+                () = self.retry.due() => self.pass().await,
+                _ = refresh.tick() => {
+                    self.applier.invalidate();
+                    self.dirty.mark(Instant::now());
+                }
+                _ = beat.tick() => {}
+            }
+            self.reports.send_modify(Report::beat);
+            self.systemd.heartbeat(std::time::Instant::now());
+            self.systemd.status(&self.reports.borrow());
+        }
+    }
+
+    fn take(&mut self, event: SourceEvent) {
+        let changed = match event {
+            SourceEvent::Host(host) => self.snapshot.take_host(host),
+            SourceEvent::Objects { source, objects } => self.snapshot.take_objects(source, objects),
+            SourceEvent::State { source, state } => {
+                self.reports.send_modify(|r| r.source_state(source, state, SystemTime::now()));
+                false
+            }
+            SourceEvent::TablesChanged => {
+                self.applier.invalidate();
+                true
+            }
+        };
+        if changed {
+            self.dirty.mark(Instant::now());
+        }
+    }
+
+    async fn pass(&mut self) {
+        self.dirty.clear();
+        let begun = Instant::now();
+        let plan = plan::plan(&self.settings.border, self.snapshot.world());
+        let scope = if self.snapshot.is_complete() { Scope::Full } else { Scope::Border };
+        self.snapshot.keep_slots(&plan);
+        let calls_before = self.tools.calls();
+        match self.applier.apply(&plan.dataplane, &self.snapshot.world().host, scope).await {
+            Ok(applied) => {
+                let flows = if scope == Scope::Full { self.clean_flows(&plan).await } else { BTreeMap::new() };
+                self.succeeded(plan, scope, &applied, flows, begun.elapsed());
+            }
+            Err(error) => {
+                let delay = self.retry.failed();
+                let message = error_chain(&error);
+                tracing::error!(
+                    error = message,
+                    retry_seconds = delay.as_secs(),
+                    "apply failed; what worked goes on working"
+                );
+                let calls = (self.tools.calls() - calls_before) as u64;
+                self.reports.send_modify(|r| r.pass_failed(failed_step(&error), message, calls, SystemTime::now()));
+            }
+        }
+    }
+
+    fn succeeded(
+        &mut self,
+        plan: Plan,
+        scope: Scope,
+        applied: &Applied,
+        flows_removed: BTreeMap<&'static str, u64>,
+        took: Duration,
+    ) {
+        self.retry.succeeded();
+        let pass = PassReport {
+            took,
+            full: scope == Scope::Full,
+            outcomes: Outcomes { mappings: plan.mappings, interfaces: plan.interfaces },
+            tool_calls: applied.tool_calls as u64,
+            writes: writes_by_kind(applied),
+            repairs: repairs_by_kind(applied),
+            flows_removed,
+        };
+        self.reports.send_modify(|r| r.pass_ok(pass, SystemTime::now()));
+        if !self.announced {
+            self.announced = true;
+            tracing::info!("the border is closed");
+            self.systemd.ready();
+        }
+    }
+
+    /// Cuts the connections that the new policy does not keep. Only when it changed: others cannot have become wrong.
+    async fn clean_flows(&mut self, plan: &Plan) -> BTreeMap<&'static str, u64> {
+        if self.judged.as_ref() == Some(&plan.flows) {
+            return BTreeMap::new();
+        }
+        match conntrack::clean(&plan.flows, self.settings.border.marks).await {
+            Ok(cleaned) => {
+                self.judged = Some(plan.flows.clone());
+                by_reason(&cleaned)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "connections of what is mapped no more could not be cut; tried again at the next pass"
+                );
+                BTreeMap::new()
+            }
+        }
+    }
+}
+
+/// The command that failed, or what was being done.
+fn failed_step(error: &ApplyError) -> String {
+    match error {
+        ApplyError::Look { source, .. } | ApplyError::Write { source, .. } => source.command().to_owned(),
+        ApplyError::Routing(_) => "routes and policy rules (netlink)".to_owned(),
+        ApplyError::Sysctl(_) => "kernel parameters (/proc/sys/net)".to_owned(),
+    }
+}
+
+fn writes_by_kind(applied: &Applied) -> BTreeMap<&'static str, u64> {
+    let w = &applied.writes;
+    [
+        ("chain", w.chains),
+        ("hook", w.hooks),
+        ("set", w.sets),
+        ("member", w.members),
+        ("route", w.routes),
+        ("rule", w.rules),
+        ("sysctl", w.sysctls),
+    ]
+    .into_iter()
+    .filter(|(_, n)| *n > 0)
+    .map(|(kind, n)| (kind, n as u64))
+    .collect()
+}
+
+fn repairs_by_kind(applied: &Applied) -> BTreeMap<&'static str, u64> {
+    let mut by_kind = BTreeMap::new();
+    for repair in &applied.repairs {
+        *by_kind.entry(repair.kind.as_str()).or_default() += 1;
+    }
+    by_kind
+}
+
+fn by_reason(cleaned: &Cleaned) -> BTreeMap<&'static str, u64> {
+    [
+        ("not_mapped", cleaned.not_mapped),
+        ("source_not_allowed", cleaned.source_not_allowed),
+        ("server_gone", cleaned.server_gone),
+    ]
+    .into_iter()
+    .filter(|(_, n)| *n > 0)
+    .map(|(reason, n)| (reason, n as u64))
+    .collect()
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

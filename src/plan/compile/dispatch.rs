@@ -1,0 +1,132 @@
+//! nat PREROUTING: from a mapped endpoint to what stands behind it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::backends::Pool;
+use super::tree::{self, Entry, Key};
+use super::{Context, LocalMapping, backends, goto, hook, in_set, not_in_set, source_set};
+use crate::api::MappingMode;
+use crate::model::{Host, Protocol};
+use crate::plan::topology::Topology;
+use crate::plan::{ResolvedMapping, ResolvedPort};
+use crate::ruleset::{
+    Builtin, Dataplane, Match, Rule, SetDirection, SetMember, TableRules, Target,
+    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS, SET_INNER},
+};
+
+/// What happens to an allowed client of one port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// Translated to the Service's ClusterIP; kube-proxy's IPVS balances.
+    Service(SocketAddr),
+    /// Translated to one of the pods.
+    Pods,
+    /// Refused at once: no pod to go to.
+    NoPods,
+    /// Refused at once: no ClusterIP, or none that this box reaches other than by a default route.
+    ServiceUnreachable,
+}
+
+impl Handling {
+    /// How a port of a Mapping is handled on this host.
+    pub fn of(mapping: &ResolvedMapping, port: &ResolvedPort, host: &Host, topology: &Topology) -> Self {
+        match (mapping.mode, mapping.service_vip) {
+            _ if port.backends.chosen.is_empty() => Handling::NoPods,
+            (MappingMode::Direct, _) => Handling::Pods,
+            (MappingMode::Service, Some(vip)) if host.is_local(vip) || topology.reaches_inside(vip) => {
+                Handling::Service(SocketAddr::new(vip, port.service_port))
+            }
+            (MappingMode::Service, _) => Handling::ServiceUnreachable,
+        }
+    }
+}
+
+/// Chains that a Mapping's port takes at the most: its own and those of its pods.
+const HANDLER_DEPTH: usize = 1 + backends::MAX_DEPTH;
+/// What is left for the tree below the hook's chain.
+const TREE_DEPTH: usize = MAX_CHAIN_DEPTH - 1 - HANDLER_DEPTH;
+
+pub fn compile(
+    context: &Context,
+    host: &Host,
+    mappings: &[LocalMapping],
+    nat: &mut TableRules,
+    dataplane: &mut Dataplane,
+) {
+    // address -> its ports, each with the chain that handles it
+    let mut ports_of: BTreeMap<IpAddr, Vec<(Protocol, u16, String)>> = BTreeMap::new();
+    let mut members = Vec::new();
+    for local in mappings {
+        for port in &local.mapping.ports {
+            let chain = handler(context, host, local.mapping, port, nat, dataplane);
+            for (address, ..) in &local.addresses {
+                ports_of.entry(*address).or_default().push((port.protocol, port.port, chain.clone()));
+                members.push(SetMember::IpPort { address: *address, protocol: port.protocol, port: port.port });
+            }
+        }
+    }
+    if let Some(set) = dataplane.sets.get_mut(SET_ENDPOINTS) {
+        set.members.extend(members);
+    }
+
+    let entries: Vec<Entry> = ports_of
+        .into_iter()
+        .map(|(address, mut ports)| {
+            ports.sort();
+            let (rules, depth) = tree::port_rules(nat, &ports);
+            Entry { address, rules, depth }
+        })
+        .collect();
+    // Without a slot it came from an interface not classified yet, or with a forged source.
+    let mut root = vec![Rule::new([context.no_slot()], Target::Return)];
+    root.extend(tree::grow(nat, Key::Destination, &entries, TREE_DEPTH));
+    nat.chains.insert(DNAT.to_owned(), root);
+    hook(nat, Builtin::Prerouting, [in_set(SET_ENDPOINTS, SetDirection::DestinationPort)], DNAT);
+}
+
+/// The chain of one port of a Mapping: source, marks, translation.
+fn handler(
+    context: &Context,
+    host: &Host,
+    mapping: &ResolvedMapping,
+    port: &ResolvedPort,
+    nat: &mut TableRules,
+    dataplane: &mut Dataplane,
+) -> String {
+    let marks = context.marks();
+    let identity = format!("{}:{}/{}", mapping.key, port.protocol, port.port);
+    let chain = ownership::chain_of("M", &identity);
+
+    let mut rules = Vec::new();
+    if let Some(set) = source_set(&mapping.sources, dataplane) {
+        rules.push(Rule::new([not_in_set(&set, SetDirection::Source)], Target::Return));
+    }
+    rules.push(Rule::new([], Target::SetConnMark { value: marks.mapped(), mask: marks.mapped() }));
+
+    let masquerade = Target::SetMark { value: marks.masquerade(), mask: marks.masquerade() };
+    if context.config.masquerade {
+        rules.push(Rule::new([], masquerade));
+    } else {
+        // Who is on the inside would get the pod's answer past this box.
+        let from_inside = Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: false };
+        rules.push(Rule::new([from_inside], masquerade.clone()));
+        if context.has_shared() {
+            rules.push(Rule::new([in_set(SET_INNER, SetDirection::Source)], masquerade));
+        }
+    }
+
+    rules.push(match Handling::of(mapping, port, host, context.topology) {
+        Handling::Service(address) => Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address)),
+        Handling::Pods => {
+            let pool = Pool::of(mapping, port);
+            Rule::new([], goto(&backends::compile(&pool, nat, dataplane)))
+        }
+        // Nothing is translated; filter INPUT answers with a refusal.
+        Handling::NoPods | Handling::ServiceUnreachable => Rule::new([], Target::Accept),
+    });
+    // Says in every listing and trace whose chain this is.
+    rules[0].matches.insert(0, Match::Comment(identity));
+    nat.chains.insert(chain.clone(), rules);
+    chain
+}

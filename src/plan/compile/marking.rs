@@ -1,0 +1,124 @@
+//! mangle PREROUTING, OUTPUT and POSTROUTING: which interface a connection belongs to.
+//!
+//! The first packet decides and writes the slot into the connection mark; every later packet from the inside takes its way out from there.
+//! The number of rules depends on the number of interfaces only.
+
+use super::{Context, FamilySets, goto, hook, in_set, not_in_set};
+use crate::model::Family;
+use crate::ruleset::{
+    Builtin, CtDirection, CtState, Match, Rule, SetDirection, TableRules, Target,
+    ownership::{EGRESS, INSIDE, INSIDE_NEW, OUT, POST, PRE, PRE_INNER, PRE_NEW, SET_EGRESS},
+};
+
+pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
+    prerouting(context, family, mangle);
+    if family == Family::Ipv4 {
+        inside(context, mangle);
+        output(context, mangle);
+    }
+    postrouting(context, mangle);
+}
+
+fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
+    // IPv6 has no policy routing of ours: nothing is restored for what comes from the inside.
+    let from_inside = if family == Family::Ipv4 { goto(INSIDE) } else { Target::Return };
+    let mut pre = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
+    pre.extend(context.inside_interfaces().map(|m| Rule::new([m], from_inside.clone())));
+    pre.push(Rule::new([Match::CtState(CtState::New)], goto(PRE_NEW)));
+    mangle.chains.insert(PRE.to_owned(), pre);
+    hook(mangle, Builtin::Prerouting, [], PRE);
+
+    // A forged inside source gets no slot, hence no Mapping; see nat.
+    let shared = context.has_shared() && family == Family::Ipv4;
+    let inner = if shared { goto(PRE_INNER) } else { Target::Return };
+    let mut new = vec![Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], inner)];
+    for e in &context.topology.externals {
+        new.push(Rule::new([Match::InInterface(e.name.clone())], context.set_slot(context.marks().slot(e.slot))));
+    }
+    mangle.chains.insert(PRE_NEW.to_owned(), new);
+
+    if shared {
+        let mut rules = Vec::new();
+        for e in context.topology.externals.iter().filter(|e| !e.shared.is_empty()) {
+            let from = Match::InInterface(e.name.clone());
+            rules.push(Rule::new([from.clone()], context.set_slot(context.marks().inside())));
+            // Neighbours in the shared subnet are answered where they came in.
+            rules.extend(e.shared.iter().map(|net| {
+                Rule::new([Match::Source(*net), from.clone()], context.set_slot(context.marks().slot(e.slot)))
+            }));
+        }
+        mangle.chains.insert(PRE_INNER.to_owned(), rules);
+    }
+}
+
+/// Packets from the inside: two rules for those of decided connections.
+fn inside(context: &Context, mangle: &mut TableRules) {
+    let marks = context.marks();
+    let restore = Target::RestoreMark { mask: marks.slot_mask() };
+    mangle
+        .chains
+        .insert(INSIDE.to_owned(), vec![Rule::new([context.no_slot()], goto(INSIDE_NEW)), Rule::new([], restore)]);
+    let mut new = Vec::new();
+    if context.config.snat {
+        let inner = FamilySets::of(Family::Ipv4).inner;
+        new.push(Rule::new(
+            [
+                Match::CtState(CtState::New),
+                in_set(SET_EGRESS, SetDirection::Source),
+                Match::DestinationLocal { invert: true },
+                not_in_set(inner, SetDirection::Destination),
+            ],
+            goto(EGRESS),
+        ));
+        mangle.chains.insert(
+            EGRESS.to_owned(),
+            vec![
+                Rule::new([], Target::MapMark { set: SET_EGRESS.to_owned() }),
+                Rule::new([], Target::SaveMark { mask: marks.slot_mask() }),
+                Rule::new([], Target::SetConnMark { value: marks.begun_inside(), mask: marks.begun_inside() }),
+            ],
+        );
+    }
+    new.push(Rule::new(
+        [Match::CtState(CtState::New), Match::DestinationLocal { invert: false }],
+        context.set_slot(marks.inside()),
+    ));
+    mangle.chains.insert(INSIDE_NEW.to_owned(), new);
+}
+
+/// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way.
+fn output(context: &Context, mangle: &mut TableRules) {
+    let marks = context.marks();
+    let begun_inside = |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
+    mangle.chains.insert(
+        OUT.to_owned(),
+        vec![
+            Rule::new([context.no_slot()], Target::Return),
+            Rule::new([Match::CtDirection(CtDirection::Reply), begun_inside(marks.begun_inside())], Target::Return),
+            Rule::new([Match::CtDirection(CtDirection::Original), begun_inside(0)], Target::Return),
+            Rule::new([], Target::RestoreMark { mask: marks.slot_mask() }),
+        ],
+    );
+    hook(mangle, Builtin::Output, [], OUT);
+}
+
+/// Connections begun inside that leave by an external interface remember it, so that the border knows their replies.
+fn postrouting(context: &Context, mangle: &mut TableRules) {
+    let marks = context.marks();
+    let rules = context
+        .topology
+        .externals
+        .iter()
+        .map(|e| {
+            Rule::new(
+                [Match::OutInterface(e.name.clone()), context.no_slot()],
+                Target::SetConnMark {
+                    value: marks.slot(e.slot) | marks.begun_inside(),
+                    mask: marks.slot_mask() | marks.begun_inside(),
+                },
+            )
+        })
+        .collect();
+    mangle.chains.insert(POST.to_owned(), rules);
+    hook(mangle, Builtin::Postrouting, [Match::CtState(CtState::New)], POST);
+}

@@ -1,0 +1,176 @@
+//! From what was decided to what the kernel is to hold.
+
+mod backends;
+mod border;
+mod dispatch;
+mod egress;
+mod marking;
+mod refuse;
+mod routing;
+mod tree;
+
+pub use dispatch::Handling;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::topology::{Topology, without_covered};
+use super::{ResolvedMapping, Sources};
+use crate::model::{BorderConfig, Family, Host, InterfaceName, MarkLayout, Objects};
+use crate::ruleset::{
+    Builtin, Dataplane, IpSet, Match, Rule, SetDirection, SetKind, SetMember, Table, TableRules, Target, ownership,
+};
+
+/// A Mapping of which at least one address is on this box.
+pub struct LocalMapping<'a> {
+    pub mapping: &'a ResolvedMapping,
+    /// Its addresses here, in the order of the spec, with the slot of the interface.
+    pub addresses: Vec<(IpAddr, InterfaceName, u16)>,
+}
+
+/// What the compilers of the single parts need to know.
+pub struct Context<'a> {
+    pub config: &'a BorderConfig,
+    pub topology: &'a Topology,
+}
+
+impl Context<'_> {
+    fn marks(&self) -> MarkLayout {
+        self.config.marks
+    }
+
+    /// Any external interface shares its subnet with the inside.
+    fn has_shared(&self) -> bool {
+        self.topology.externals.iter().any(|e| !e.shared.is_empty())
+    }
+
+    /// Input interface matches for everything that is inside, lo excepted.
+    fn inside_interfaces(&self) -> impl Iterator<Item = Match> {
+        let names = self.topology.inside.iter().cloned();
+        names.chain(self.config.inside_prefixes.iter().map(|p| format!("{p}+"))).map(Match::InInterface)
+    }
+
+    /// The connection has no slot: neither begun outside nor decided to leave there.
+    fn no_slot(&self) -> Match {
+        Match::ConnMark { value: 0, mask: self.marks().slot_mask(), invert: false }
+    }
+
+    fn mapped(&self) -> Match {
+        Match::ConnMark { value: self.marks().mapped(), mask: self.marks().mapped(), invert: false }
+    }
+
+    fn set_slot(&self, slot_mark: u32) -> Target {
+        Target::SetConnMark { value: slot_mark, mask: self.marks().slot_mask() }
+    }
+}
+
+/// The names of the sets that exist per family.
+struct FamilySets {
+    inner: &'static str,
+    external: &'static str,
+}
+
+impl FamilySets {
+    fn of(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => FamilySets { inner: ownership::SET_INNER, external: ownership::SET_EXTERNAL },
+            Family::Ipv6 => FamilySets { inner: ownership::SET_INNER6, external: ownership::SET_EXTERNAL6 },
+        }
+    }
+}
+
+fn in_set(name: &str, direction: SetDirection) -> Match {
+    Match::Set { name: name.to_owned(), direction, invert: false }
+}
+
+fn not_in_set(name: &str, direction: SetDirection) -> Match {
+    Match::Set { name: name.to_owned(), direction, invert: true }
+}
+
+fn goto(chain: &str) -> Target {
+    Target::Goto(chain.to_owned())
+}
+
+fn jump(chain: &str) -> Target {
+    Target::Jump(chain.to_owned())
+}
+
+/// The part of the dataplane that follows from the host alone: the border, marks, routes, sysctls.
+pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
+    let context = Context { config, topology };
+    let mut dataplane = Dataplane::default();
+    for family in Family::ALL {
+        let mangle = dataplane.tables.entry((family, Table::Mangle)).or_default();
+        marking::compile(&context, family, mangle);
+        border::compile(&context, family, mangle);
+
+        let sets = FamilySets::of(family);
+        let of_family = |net: &&IpNet| Family::of(net.addr()) == family;
+        let inner = topology.inner.iter().filter(of_family).copied().map(SetMember::Net);
+        dataplane.sets.insert(sets.inner.to_owned(), IpSet::of(SetKind::HashNet(family), inner));
+        let external = topology.externals.iter().flat_map(|e| &e.addresses).filter(|a| Family::of(**a) == family);
+        let external = external.copied().map(SetMember::Ip);
+        dataplane.sets.insert(sets.external.to_owned(), IpSet::of(SetKind::HashIp(family), external));
+    }
+    refuse::compile(&context, &mut dataplane);
+    routing::compile(&context, &mut dataplane);
+    for (name, kind) in [
+        (ownership::SET_ENDPOINTS, SetKind::HashIpPort(Family::Ipv4)),
+        (ownership::SET_EGRESS, SetKind::HashIpMark(Family::Ipv4)),
+    ] {
+        dataplane.sets.insert(name.to_owned(), IpSet::new(kind).as_gate());
+    }
+    dataplane
+}
+
+/// Adds what follows from the cluster's objects.
+pub fn add_objects(
+    config: &BorderConfig,
+    topology: &Topology,
+    host: &Host,
+    objects: &Objects,
+    mappings: &[LocalMapping],
+    dataplane: &mut Dataplane,
+) {
+    let context = Context { config, topology };
+    add_inner_of_objects(topology, objects, dataplane);
+    let mut nat = TableRules::default();
+    dispatch::compile(&context, host, mappings, &mut nat, dataplane);
+    egress::compile(&context, mappings, &mut nat, dataplane);
+    dataplane.tables.insert((Family::Ipv4, Table::Nat), nat);
+}
+
+/// Pods and ClusterIPs that no inside network covers count as inside sources too.
+fn add_inner_of_objects(topology: &Topology, objects: &Objects, dataplane: &mut Dataplane) {
+    let pods = objects.slices.values().flat_map(|s| &s.endpoints).flat_map(|e| &e.addresses);
+    let services = objects.services.values().flat_map(|s| &s.cluster_ips);
+    // An address that is ours on an external interface stays one, whatever an object says of it.
+    let external: BTreeSet<IpAddr> = topology.externals.iter().flat_map(|e| e.addresses.iter().copied()).collect();
+    let single = pods.chain(services).filter(|a| !external.contains(a)).map(|a| IpNet::from(*a));
+    let mut per_family: BTreeMap<Family, Vec<SetMember>> = BTreeMap::new();
+    for net in without_covered(single.chain(topology.inner.iter().copied())) {
+        per_family.entry(Family::of(net.addr())).or_default().push(SetMember::Net(net));
+    }
+    for (family, members) in per_family {
+        let set = IpSet::of(SetKind::HashNet(family), members);
+        dataplane.sets.insert(FamilySets::of(family).inner.to_owned(), set);
+    }
+}
+
+/// The set that holds exactly these sources, named by its content: it never changes, others take its place.
+fn source_set(sources: &Sources, dataplane: &mut Dataplane) -> Option<String> {
+    let Sources::Nets(nets) = sources else { return None };
+    let text: Vec<String> = nets.iter().map(IpNet::to_string).collect();
+    let name = ownership::set_of("S", &text.join(","));
+    dataplane
+        .sets
+        .entry(name.clone())
+        .or_insert_with(|| IpSet::of(SetKind::HashNet(Family::Ipv4), nets.iter().copied().map(SetMember::Net)));
+    Some(name)
+}
+
+fn hook(table: &mut TableRules, builtin: Builtin, matches: impl IntoIterator<Item = Match>, chain: &str) {
+    table.hooks.insert(builtin, Rule::new(matches, jump(chain)));
+}

@@ -1,0 +1,216 @@
+//! From objects to what can be programmed: every Mapping validated, its claims judged, its Service and pods found.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use super::claims::{Claims, by_age};
+use super::validate::{Faults, PortSelector, ValidatedMapping, ValidatedPort, validate};
+use super::{Backends, Refusal, RefusalReason, ResolvedMapping, ResolvedPort};
+use crate::api::MappingMode;
+use crate::model::{self, BorderConfig, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType};
+
+/// Every Mapping, either to be served or refused.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resolution {
+    /// Oldest first. No two of them share an endpoint.
+    pub served: Vec<ResolvedMapping>,
+    pub refused: BTreeMap<ObjectKey, Refusal>,
+}
+
+/// Judges every Mapping. A fault of one concerns that one alone, except that an older Mapping keeps its endpoints from younger ones, also
+/// while its Service or pods are missing. A Mapping refused by itself or for a conflict, and one being deleted, hold nothing.
+pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
+    let slices = SliceIndex::new(objects);
+    let mut claims = Claims::default();
+    let mut resolution = Resolution::default();
+    for (seniority, key) in by_age(&objects.mappings).into_iter().enumerate() {
+        let mapping = &objects.mappings[key];
+        let judged = if mapping.deleting {
+            Err(Refusal {
+                reason: RefusalReason::Deleting,
+                message:
+                    "metadata.deletionTimestamp is set: the Mapping is being deleted and serves nobody; create it anew \
+                          when it is gone"
+                        .to_owned(),
+            })
+        } else {
+            validate(mapping.spec.clone(), config.max_ports_per_mapping)
+                .and_then(|valid| claims.claim(key, &valid).map(|()| valid))
+                .and_then(|valid| find_service(key, seniority, valid, objects, &slices))
+        };
+        match judged {
+            Ok(resolved) => resolution.served.push(resolved),
+            Err(refusal) => {
+                resolution.refused.insert(key.clone(), refusal);
+            }
+        }
+    }
+    resolution
+}
+
+/// EndpointSlices by their Service.
+struct SliceIndex<'a>(HashMap<ObjectKey, Vec<&'a EndpointSlice>>);
+
+impl<'a> SliceIndex<'a> {
+    fn new(objects: &'a Objects) -> Self {
+        let mut index: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, slice) in &objects.slices {
+            index.entry(ObjectKey::new(&key.namespace, &slice.service)).or_default().push(slice);
+        }
+        SliceIndex(index)
+    }
+
+    fn of(&self, service: &ObjectKey) -> &[&'a EndpointSlice] {
+        self.0.get(service).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn find_service(
+    key: &ObjectKey,
+    seniority: usize,
+    mapping: ValidatedMapping,
+    objects: &Objects,
+    slices: &SliceIndex<'_>,
+) -> Result<ResolvedMapping, Refusal> {
+    let service_key = ObjectKey::new(&key.namespace, &mapping.service_name);
+    let service = objects.services.get(&service_key).ok_or_else(|| Refusal {
+        reason: RefusalReason::ServiceNotFound,
+        message: format!(
+            "spec.serviceName: there is no Service {service_key}; create it, or name one in the namespace of the Mapping"
+        ),
+    })?;
+    let service_vip = service.cluster_ips.iter().copied().find(IpAddr::is_ipv4);
+    supported(&service_key, service, service_vip, mapping.mode)?;
+
+    let mut faults = Faults::default();
+    let mut ports = Vec::with_capacity(mapping.ports.len());
+    // Validation keeps every port or refuses the Mapping, so positions are those of the spec.
+    for (i, port) in mapping.ports.into_iter().enumerate() {
+        match find_port(service, &port) {
+            Some(found) => ports.push(ResolvedPort {
+                port: port.port,
+                protocol: port.protocol,
+                service_port: found.port,
+                service_port_name: found.name.clone().filter(|n| !n.is_empty()),
+                backends: backends(slices.of(&service_key), found.name.as_deref(), port.protocol),
+                affinity_seconds: service.affinity_seconds,
+            }),
+            None => faults.add(RefusalReason::ServicePortNotFound, no_such_port(i, &service_key, service, &port)),
+        }
+    }
+    faults.none()?;
+    Ok(ResolvedMapping {
+        key: key.clone(),
+        seniority,
+        addresses: mapping.addresses,
+        sources: mapping.sources,
+        mode: mapping.mode,
+        service: service_key,
+        service_vip,
+        ports,
+    })
+}
+
+/// Whether the Service is of a kind that the mode can reach.
+fn supported(key: &ObjectKey, service: &Service, vip: Option<IpAddr>, mode: MappingMode) -> Result<(), Refusal> {
+    let refuse = |why: &str| {
+        Err(Refusal {
+            reason: RefusalReason::ServiceNotSupported,
+            message: format!("spec.serviceName: Service {key} {why}"),
+        })
+    };
+    if service.kind == ServiceType::ExternalName {
+        return refuse("is of type ExternalName and has neither a ClusterIP nor pods; name a Service with a selector");
+    }
+    if mode == MappingMode::Direct {
+        return Ok(());
+    }
+    if service.headless {
+        return refuse("is headless, so there is no ClusterIP to forward to; use mode direct");
+    }
+    if vip.is_none() {
+        return refuse("has no IPv4 ClusterIP to forward to; use mode direct");
+    }
+    if service.internal_local {
+        return refuse(
+            "has internalTrafficPolicy Local, by which its ClusterIP reaches only pods on the border router itself; use mode \
+             direct",
+        );
+    }
+    Ok(())
+}
+
+fn find_port<'a>(service: &'a Service, wanted: &ValidatedPort) -> Option<&'a model::ServicePort> {
+    service.ports.iter().find(|p| {
+        p.protocol.eq_ignore_ascii_case(wanted.protocol.as_str())
+            && match &wanted.service_port {
+                PortSelector::Number(number) => p.port == *number,
+                PortSelector::Name(name) => p.name.as_deref() == Some(name),
+            }
+    })
+}
+
+fn no_such_port(i: usize, key: &ObjectKey, service: &Service, wanted: &ValidatedPort) -> String {
+    let (asked, hint) = match &wanted.service_port {
+        PortSelector::Number(number) => (format!("{number}/{}", wanted.protocol), ""),
+        PortSelector::Name(name) if name.parse::<u16>().is_ok() => {
+            (format!("named {name:?} for {}", wanted.protocol), " (a number is written without quotes)")
+        }
+        PortSelector::Name(name) => (format!("named {name:?} for {}", wanted.protocol), ""),
+    };
+    let has = if service.ports.is_empty() {
+        "it has no ports".to_owned()
+    } else {
+        let ports: Vec<_> = service.ports.iter().map(describe_port).collect();
+        format!("it has {}", ports.join(", "))
+    };
+    format!(
+        "spec.ports[{i}].servicePort: Service {key} has no port {asked}{hint}; {has}: set servicePort and protocol to one of its ports"
+    )
+}
+
+fn describe_port(port: &model::ServicePort) -> String {
+    let protocol = port.protocol.to_ascii_lowercase();
+    match port.name.as_deref() {
+        None | Some("") => format!("{}/{protocol}", port.port),
+        Some(name) => format!("{}/{protocol} ({name})", port.port),
+    }
+}
+
+/// The pods behind a Service port: slice ports are matched by the port's name and protocol, their numbers are each slice's own.
+fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -> Backends {
+    let mut backends = Backends::default();
+    let mut draining = BTreeSet::new();
+    for slice in slices {
+        let matching = slice.ports.iter().filter(|p| {
+            p.name.as_deref().unwrap_or_default() == name.unwrap_or_default()
+                && p.protocol.eq_ignore_ascii_case(protocol.as_str())
+        });
+        for port in matching {
+            for endpoint in &slice.endpoints {
+                for address in endpoint.addresses.iter().copied().filter(is_pod_address) {
+                    let socket = SocketAddr::new(address, port.port);
+                    backends.known.insert(socket);
+                    if endpoint.ready {
+                        backends.ready.insert(socket);
+                    } else if endpoint.serving && endpoint.terminating {
+                        draining.insert(socket);
+                    }
+                }
+            }
+        }
+    }
+    backends.chosen = if backends.ready.is_empty() { draining } else { backends.ready.clone() };
+    backends
+}
+
+/// IPv4 for now, and nothing that would lead clients to the border router itself or to a whole segment. The API server refuses such
+/// endpoints too; files have no such guard.
+fn is_pod_address(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            !(a.is_unspecified() || a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_broadcast())
+        }
+        IpAddr::V6(_) => false,
+    }
+}

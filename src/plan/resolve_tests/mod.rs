@@ -1,0 +1,100 @@
+//! Mappings judged against each other and against their Services.
+
+mod claims;
+mod resolve;
+mod validate;
+
+use std::net::IpAddr;
+
+use crate::api::{MappingPort, MappingSpec, ServicePortRef};
+use crate::model::{
+    BorderConfig, EndpointSlice, Mapping, MarkLayout, ObjectKey, Objects, Service, ServicePort, ServiceType,
+    SliceEndpoint, SlicePort,
+};
+
+pub fn config() -> BorderConfig {
+    BorderConfig {
+        gateway_interface: "eth0".to_owned(),
+        external_pattern: regex::Regex::new("^(?:eth[1-9][0-9]*)$").unwrap(),
+        gateway_offset: 1,
+        masquerade: true,
+        snat: false,
+        max_ports_per_mapping: 50,
+        inside_prefixes: Vec::new(),
+        openings: Vec::new(),
+        marks: MarkLayout::default(),
+        route_table_base: 1000,
+        instance_name: "border-1".to_owned(),
+    }
+}
+
+pub fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("shop", name)
+}
+
+pub fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&t| t.to_owned()).collect()
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn port(port: i32, service_port: i32, protocol: &str) -> MappingPort {
+    MappingPort {
+        port: Some(port),
+        service_port: Some(ServicePortRef::Number(service_port)),
+        protocol: Some(protocol.to_owned()),
+    }
+}
+
+/// 203.0.113.10:80/tcp to port 8080 of Service web, mode direct.
+pub fn spec() -> MappingSpec {
+    MappingSpec {
+        addresses: strings(&["203.0.113.10"]),
+        allowed_sources: Vec::new(),
+        service_name: "web".to_owned(),
+        mode: Some("direct".to_owned()),
+        ports: vec![port(80, 8080, "tcp")],
+    }
+}
+
+pub fn mapping(created: i64, spec: MappingSpec) -> Mapping {
+    Mapping { spec, created: Some(created), deleting: false, generation: None, uid: None }
+}
+
+pub fn service_port(name: &str, number: u16, protocol: &str) -> ServicePort {
+    ServicePort { name: (!name.is_empty()).then(|| name.to_owned()), protocol: protocol.to_owned(), port: number }
+}
+
+pub fn service() -> Service {
+    Service {
+        kind: ServiceType::ClusterIp,
+        headless: false,
+        cluster_ips: vec![ip("10.96.0.10")],
+        ports: vec![service_port("http", 8080, "TCP"), service_port("dns", 53, "UDP")],
+        internal_local: false,
+        affinity_seconds: None,
+    }
+}
+
+pub fn pod(address: &str) -> SliceEndpoint {
+    SliceEndpoint { addresses: vec![ip(address)], ready: true, serving: true, terminating: false }
+}
+
+pub fn slice(http: u16, endpoints: Vec<SliceEndpoint>) -> EndpointSlice {
+    EndpointSlice {
+        service: "web".to_owned(),
+        ports: vec![SlicePort { name: Some("http".to_owned()), protocol: "TCP".to_owned(), port: http }],
+        endpoints,
+    }
+}
+
+/// Service web with one slice of two ready pods, and these Mappings.
+pub fn objects(mappings: impl IntoIterator<Item = (&'static str, Mapping)>) -> Objects {
+    let mut objects = Objects::default();
+    objects.mappings.extend(mappings.into_iter().map(|(name, m)| (key(name), m)));
+    objects.services.insert(key("web"), service());
+    objects.slices.insert(key("web-1"), slice(9090, vec![pod("10.244.1.2"), pod("10.244.2.2")]));
+    objects
+}

@@ -1,0 +1,254 @@
+//! Which interface is what: gateway, inside, external; their slots, tables and gateways; what counts as an inside source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::gateway::gateway;
+use super::slots;
+use super::{InterfaceKind, InterfaceOutcome};
+use crate::model::{BorderConfig, Family, Host, InterfaceName, is_default_route};
+
+/// The host, classified.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// Inside interfaces by name, without lo and without those that a prefix covers.
+    pub inside: BTreeSet<InterfaceName>,
+    /// External interfaces that have a slot, present or away.
+    pub externals: Vec<External>,
+    /// Networks of the inside, per family: subnets of inside interfaces and what main routes by them.
+    pub inner: Vec<IpNet>,
+    pub outcomes: Vec<InterfaceOutcome>,
+    pub slots: BTreeMap<InterfaceName, u16>,
+}
+
+#[derive(Debug, Clone)]
+pub struct External {
+    pub name: InterfaceName,
+    pub slot: u16,
+    pub table: u32,
+    /// Exists and is administratively up: routes by it can be set.
+    pub up: bool,
+    pub present: bool,
+    /// All its addresses, both families, in the kernel's order.
+    pub addresses: Vec<IpAddr>,
+    /// IPv4 subnets, each with the address that is its preferred source.
+    pub subnets: Vec<(Ipv4Net, Ipv4Addr)>,
+    pub gateway: Option<Ipv4Addr>,
+    /// Subnets that an inside interface has too. Their hosts are clients here, and other inside sources may arrive.
+    pub shared: Vec<IpNet>,
+}
+
+impl External {
+    /// Whether Mappings are served on its addresses: not when its gateway is refused.
+    pub fn serves(&self) -> bool {
+        self.gateway.is_some()
+    }
+}
+
+impl Topology {
+    pub fn of(config: &BorderConfig, host: &Host, kept: &BTreeMap<InterfaceName, u16>) -> Self {
+        let is_external =
+            |name: &str| name != config.gateway_interface && name != "lo" && config.external_pattern.is_match(name);
+        let present = host.links.keys().filter(|n| is_external(n)).cloned().collect();
+        let slots = slots::assign(kept, &present, is_external, config.marks.max_slot());
+
+        let by_prefix = |name: &str| config.inside_prefixes.iter().any(|p| name.starts_with(p.as_str()));
+        let mut inside: BTreeSet<InterfaceName> =
+            host.links.keys().filter(|n| *n != "lo" && !is_external(n) && !by_prefix(n)).cloned().collect();
+        inside.insert(config.gateway_interface.clone());
+
+        let inside_subnets: BTreeSet<IpNet> = host
+            .addresses()
+            .filter(|(name, _)| !is_external(name))
+            .map(|(_, a)| a.subnet())
+            .filter(|net| !is_default_route(net) && !is_link_local(net))
+            .collect();
+        let inside_routes = host.main_routes.iter().filter(|route| {
+            !is_default_route(&route.destination)
+                && !is_link_local(&route.destination)
+                && route.interface.as_ref().is_some_and(|name| !is_external(name))
+        });
+        let inner = without_covered(inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination)));
+
+        let mut outcomes = Vec::new();
+        let mut externals = Vec::new();
+        for (name, slot) in &slots {
+            let (external, outcome) = external(config, host, name, *slot, &inside_subnets);
+            externals.push(external);
+            outcomes.push(outcome);
+        }
+        for (name, link) in &host.links {
+            if slots.contains_key(name) {
+                continue;
+            }
+            let (kind, problem) = if *name == config.gateway_interface {
+                (InterfaceKind::Gateway, None)
+            } else if is_external(name) {
+                let problem = format!(
+                    "no slot is left for it: {} names of external interfaces are known; widen SNCTRLR_MARK_BITS, or stop the daemon and run `smartnat-manager cleanup` to forget names that are gone",
+                    slots.len()
+                );
+                (InterfaceKind::External, Some(problem))
+            } else {
+                (InterfaceKind::Inside, None)
+            };
+            outcomes.push(InterfaceOutcome {
+                name: name.clone(),
+                kind,
+                up: link.up,
+                carrier: link.carrier,
+                addresses: prefixes(link),
+                slot: None,
+                table: None,
+                gateway: None,
+                gateway_neighbour: None,
+                problem,
+            });
+        }
+        if !host.links.contains_key(&config.gateway_interface) {
+            outcomes.push(InterfaceOutcome {
+                problem: Some(
+                    "the default gateway interface does not exist; correct SNCTRLR_DEFAULT_GW_INTERFACE or bring it up"
+                        .to_owned(),
+                ),
+                ..absent(&config.gateway_interface, InterfaceKind::Gateway)
+            });
+        }
+        outcomes.sort_by(|a, b| a.name.cmp(&b.name));
+        Topology { inside, externals, inner, outcomes, slots }
+    }
+
+    /// The external interface that holds an address and serves Mappings on it.
+    pub fn serving(&self, address: IpAddr) -> Option<&External> {
+        self.externals.iter().find(|e| e.serves() && e.addresses.contains(&address))
+    }
+
+    /// Whether an address is reached on the inside other than by a default route.
+    pub fn reaches_inside(&self, address: IpAddr) -> bool {
+        self.inner.iter().any(|net| net.contains(&address))
+    }
+}
+
+fn external(
+    config: &BorderConfig,
+    host: &Host,
+    name: &InterfaceName,
+    slot: u16,
+    inside_subnets: &BTreeSet<IpNet>,
+) -> (External, InterfaceOutcome) {
+    let table = config.route_table_base + u32::from(slot);
+    let Some(link) = host.links.get(name) else {
+        let external = External {
+            name: name.clone(),
+            slot,
+            table,
+            up: false,
+            present: false,
+            addresses: Vec::new(),
+            subnets: Vec::new(),
+            gateway: None,
+            shared: Vec::new(),
+        };
+        let outcome = InterfaceOutcome { slot: Some(slot), table: Some(table), ..absent(name, InterfaceKind::Absent) };
+        return (external, outcome);
+    };
+
+    let mut subnets: Vec<(Ipv4Net, Ipv4Addr)> = Vec::new();
+    for address in &link.addresses {
+        if let (IpNet::V4(net), IpAddr::V4(source)) = (address.subnet(), address.address)
+            && !subnets.iter().any(|(known, _)| *known == net)
+        {
+            subnets.push((net, source));
+        }
+    }
+    let first = link.addresses.iter().find(|a| a.address.is_ipv4() && !a.secondary).map(|a| a.subnet());
+    let found = match first {
+        Some(IpNet::V4(net)) => Some(gateway(net, config.gateway_offset, |a| host.is_local(IpAddr::V4(a)))),
+        _ => None,
+    };
+    let problem = match &found {
+        Some(Err(error)) => Some(format!("gateway refused, no Mapping is served on {name}: {error}")),
+        _ => None,
+    };
+    let gateway = found.and_then(Result::ok);
+    let gateway_neighbour = gateway.and_then(|gateway| {
+        host.neighbours.iter().find(|n| n.interface == *name && n.address == IpAddr::V4(gateway)).map(|n| n.state)
+    });
+    let shared = subnets
+        .iter()
+        .map(|(net, _)| IpNet::V4(*net))
+        .filter(|net| {
+            inside_subnets.iter().any(|inside| is_subnet(inside) && (inside.contains(net) || net.contains(inside)))
+        })
+        .collect();
+    let external = External {
+        name: name.clone(),
+        slot,
+        table,
+        up: link.up,
+        present: true,
+        addresses: link.addresses.iter().map(|a| a.address).collect(),
+        subnets,
+        gateway,
+        shared,
+    };
+    let outcome = InterfaceOutcome {
+        name: name.clone(),
+        kind: InterfaceKind::External,
+        up: link.up,
+        carrier: link.carrier,
+        addresses: prefixes(link),
+        slot: Some(slot),
+        table: Some(table),
+        gateway: gateway.map(IpAddr::V4),
+        gateway_neighbour,
+        problem,
+    };
+    (external, outcome)
+}
+
+fn absent(name: &str, kind: InterfaceKind) -> InterfaceOutcome {
+    InterfaceOutcome {
+        name: name.to_owned(),
+        kind,
+        up: false,
+        carrier: false,
+        addresses: Vec::new(),
+        slot: None,
+        table: None,
+        gateway: None,
+        gateway_neighbour: None,
+        problem: None,
+    }
+}
+
+fn prefixes(link: &crate::model::Link) -> Vec<IpNet> {
+    link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
+}
+
+/// A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.
+fn is_subnet(net: &IpNet) -> bool {
+    net.prefix_len() < net.max_prefix_len()
+}
+
+/// fe80::/10 stands on every interface and says nothing about inside and outside.
+fn is_link_local(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
+}
+
+/// Sorted, without networks that another one of the list contains.
+pub fn without_covered(nets: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+    let sorted: BTreeSet<(Family, IpAddr, u8)> =
+        nets.into_iter().map(|n| (Family::of(n.addr()), n.network(), n.prefix_len())).collect();
+    let mut kept: Vec<IpNet> = Vec::new();
+    for (_, address, prefix_len) in sorted {
+        // The length came from a network of the same family.
+        let Ok(net) = IpNet::new(address, prefix_len) else { continue };
+        if !kept.last().is_some_and(|last| last.contains(&net)) {
+            kept.push(net);
+        }
+    }
+    kept
+}

@@ -1,0 +1,85 @@
+//! Where log lines go: the journal with fields when stderr is connected to it, else human lines on stderr.
+
+use std::io::IsTerminal;
+
+use systemd_journal_logger::{JournalLog, connected_to_journal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::journal::JournalLayer;
+
+/// How much is logged when `RUST_LOG` does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Subcommands that answer on stdout: warnings only.
+    Quiet,
+    /// The daemon.
+    Normal,
+    /// `SNCTRLR_DEBUG_ENABLED`.
+    Debug,
+}
+
+impl Verbosity {
+    fn directives(self) -> &'static str {
+        match self {
+            Verbosity::Quiet => "warn",
+            Verbosity::Normal => "info",
+            // Libraries at debug level (netlink above all) would drown our own lines.
+            Verbosity::Debug => "info,smartnat=debug,smartnat_manager=debug",
+        }
+    }
+}
+
+/// Sets the process's logging up; once, before anything is logged.
+pub fn init(verbosity: Verbosity) {
+    let given = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|v| !v.is_empty());
+    let (filter, complaint) = filter(given.as_deref(), verbosity);
+    let registry = tracing_subscriber::registry().with(filter);
+    let journal = if connected_to_journal() { JournalLog::new().ok() } else { None };
+    let installed = match journal {
+        Some(log) => registry.with(JournalLayer::new(log)).try_init(),
+        None => {
+            let terminal = std::io::stderr().is_terminal();
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+            registry.with(lines.with_target(verbosity == Verbosity::Debug)).try_init()
+        }
+    };
+    // A second call in one process (tests) keeps the first set-up.
+    if installed.is_ok()
+        && let Some(complaint) = complaint
+    {
+        tracing::warn!("{complaint}");
+    }
+}
+
+/// The filter, and what is wrong with `RUST_LOG` if it cannot be used.
+fn filter(given: Option<&str>, verbosity: Verbosity) -> (EnvFilter, Option<String>) {
+    match given.map(EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (
+            EnvFilter::new(verbosity.directives()),
+            Some(format!("RUST_LOG is not used ({error}); write for example RUST_LOG=smartnat=debug")),
+        ),
+        None => (EnvFilter::new(verbosity.directives()), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_log_wins_over_the_setting_and_a_bad_one_is_told() {
+        let text = |given, verbosity| {
+            let (filter, complaint) = filter(given, verbosity);
+            (filter.to_string(), complaint)
+        };
+        assert_eq!(text(None, Verbosity::Normal), ("info".into(), None));
+        assert!(text(None, Verbosity::Debug).0.contains("smartnat=debug"));
+        assert_eq!(text(Some("smartnat=trace"), Verbosity::Quiet), ("smartnat=trace".into(), None));
+        let (filter, complaint) = text(Some("smartnat=loud"), Verbosity::Quiet);
+        assert_eq!(filter, "warn");
+        assert!(complaint.unwrap().contains("RUST_LOG is not used"));
+    }
+}

@@ -1,0 +1,237 @@
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+
+use super::health::{rfc3339, timestamp};
+use super::{Outcomes, Report, Transitions};
+use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
+use crate::plan::{InterfaceOutcome, MappingOutcome};
+use crate::sources::SourceState;
+
+/// The field `invalid` of a Mapping's status as the first SmartNat wrote it: `no`, or the reason.
+pub fn invalid(outcome: &MappingOutcome) -> String {
+    outcome.refused.as_ref().map_or_else(|| "no".to_owned(), |r| r.message.clone())
+}
+
+/// The status that a Mapping gets from the view of this instance alone.
+pub fn mapping_status(outcome: &MappingOutcome, instance: &str, transitions: &Transitions) -> MappingStatus {
+    let (reason, message) = match &outcome.refused {
+        None => ("Accepted".to_owned(), ""),
+        Some(r) => (format!("{:?}", r.reason), r.message.as_str()),
+    };
+    let condition = |kind: &str, ok: bool, reason: &str, message: &str, since: SystemTime| Condition {
+        type_: kind.to_owned(),
+        status: if ok { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: outcome.generation,
+        last_transition_time: Time(timestamp(since).unwrap_or_default()),
+    };
+    let p = &outcome.programmed;
+    let programmed = format!("{:?}", p.reason);
+    let configured: BTreeMap<String, MappingPodIps> = outcome
+        .configured
+        .iter()
+        .map(|(address, pods)| {
+            (address.to_string(), MappingPodIps { pod_ips: pods.iter().map(ToString::to_string).collect() })
+        })
+        .collect();
+    MappingStatus {
+        invalid: Some(invalid(outcome)),
+        service_vip: outcome.service_vip.map(|vip| vip.to_string()),
+        configured_addresses: configured.clone(),
+        conditions: vec![
+            condition("Accepted", outcome.refused.is_none(), &reason, message, transitions.accepted),
+            condition("Programmed", p.ok, &programmed, &p.message, transitions.programmed),
+        ],
+        observed_generation: outcome.generation,
+        instances: vec![MappingInstance {
+            name: instance.to_owned(),
+            programmed: p.ok,
+            reason: programmed,
+            message: p.message.clone(),
+            addresses: configured,
+            observed_generation: outcome.generation,
+        }],
+    }
+}
+
+/// The JSON of `/status`: every Mapping as its status would read, interfaces, sources, the last pass.
+pub fn status_document(report: &Report, instance: &str) -> Value {
+    let Outcomes { mappings, interfaces } = &*report.outcomes;
+    let mappings: Vec<Value> = mappings
+        .iter()
+        .map(|(key, outcome)| {
+            let refused = outcome.refused.as_ref();
+            let started = Transitions { accepted: report.started, programmed: report.started };
+            let transitions = report.transitions.get(key).unwrap_or(&started);
+            json!({
+                "namespace": key.namespace,
+                "name": key.name,
+                "accepted": refused.is_none(),
+                "reason": refused.map_or_else(|| "Accepted".to_owned(), |r| format!("{:?}", r.reason)),
+                "message": refused.map_or("", |r| &r.message),
+                "programmed": outcome.programmed,
+                "endpoints": outcome.endpoints,
+                "status": mapping_status(outcome, instance, transitions),
+            })
+        })
+        .collect();
+    let sources: Vec<Value> = report
+        .sources
+        .iter()
+        .map(|(name, source)| {
+            let (state, reason) = match &source.state {
+                SourceState::Syncing => ("syncing", None),
+                SourceState::Current => ("current", None),
+                SourceState::Away { reason } => ("away", Some(reason)),
+            };
+            json!({ "name": name, "state": state, "since": rfc3339(source.since), "reason": reason })
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "instance": instance,
+        "started": rfc3339(report.started),
+        "borderClosed": report.border_closed,
+        "ready": report.ready,
+        "lastPass": report.last_pass.map(|p| json!({ "time": rfc3339(p.at), "seconds": p.took.as_secs_f64() })),
+        "failure": report.failure.as_ref().map(|f| json!({
+            "since": rfc3339(f.since), "attempts": f.attempts, "command": f.command, "message": f.message,
+        })),
+        "mappings": mappings,
+        "interfaces": interfaces.iter().map(interface_document).collect::<Vec<_>>(),
+        "sources": sources,
+    })
+}
+
+/// One interface with its gateway's neighbour state beside the fields of the outcome.
+pub(crate) fn interface_document(outcome: &InterfaceOutcome) -> Value {
+    let mut value = json!(outcome);
+    value["gatewayNeighbour"] = json!(outcome.gateway_neighbour.map(|n| format!("{n:?}").to_lowercase()));
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::PassReport;
+    use super::*;
+    use crate::model::{NeighbourState, ObjectKey};
+    use crate::plan::{InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
+
+    fn status(outcome: &MappingOutcome) -> Value {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds);
+        json!(mapping_status(outcome, "border-1", &Transitions { accepted: at(0), programmed: at(60) }))
+    }
+
+    fn served() -> MappingOutcome {
+        MappingOutcome {
+            generation: Some(3),
+            refused: None,
+            programmed: Programmed { ok: true, reason: ProgrammedReason::Programmed, message: "on eth1".into() },
+            service_vip: Some("10.96.221.171".parse().unwrap()),
+            configured: [("203.0.113.10".parse().unwrap(), vec!["10.244.1.2".parse().unwrap()])].into(),
+            endpoints: 2,
+        }
+    }
+
+    fn refused() -> MappingOutcome {
+        MappingOutcome {
+            generation: None,
+            refused: Some(Refusal {
+                reason: RefusalReason::Conflict,
+                message: "203.0.113.10:80/tcp is held by a/b".into(),
+            }),
+            programmed: Programmed { ok: false, reason: ProgrammedReason::NotAccepted, message: "see Accepted".into() },
+            service_vip: None,
+            configured: [].into(),
+            endpoints: 0,
+        }
+    }
+
+    #[test]
+    fn a_served_mapping_reads_as_in_the_api() {
+        let configured = json!({ "203.0.113.10": { "podIPs": ["10.244.1.2"] } });
+        assert_eq!(
+            status(&served()),
+            json!({
+                "invalid": "no",
+                "serviceVIP": "10.96.221.171",
+                "configuredAddresses": configured,
+                "conditions": [
+                    {
+                        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+                        "observedGeneration": 3, "lastTransitionTime": "2023-11-14T22:13:20Z",
+                    },
+                    {
+                        "type": "Programmed", "status": "True", "reason": "Programmed", "message": "on eth1",
+                        "observedGeneration": 3, "lastTransitionTime": "2023-11-14T22:14:20Z",
+                    },
+                ],
+                "observedGeneration": 3,
+                "instances": [{
+                    "name": "border-1", "programmed": true, "reason": "Programmed", "message": "on eth1",
+                    "addresses": configured, "observedGeneration": 3,
+                }],
+            })
+        );
+    }
+
+    #[test]
+    fn a_refused_mapping_says_why_in_every_place() {
+        let s = status(&refused());
+        assert_eq!(s["invalid"], "203.0.113.10:80/tcp is held by a/b");
+        assert_eq!(s["conditions"][0]["status"], "False");
+        assert_eq!(s["conditions"][0]["reason"], "Conflict");
+        assert_eq!(s["conditions"][1]["reason"], "NotAccepted");
+        assert_eq!(s.get("serviceVIP"), None);
+        assert_eq!(s.get("observedGeneration"), None);
+    }
+
+    #[test]
+    fn the_document_holds_mappings_interfaces_sources_and_the_last_pass() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let mut report = Report::new(now);
+        report.source_state("host", SourceState::Current, now);
+        let eth1 = InterfaceOutcome {
+            name: "eth1".into(),
+            kind: InterfaceKind::External,
+            up: true,
+            carrier: true,
+            addresses: vec!["203.0.113.10/24".parse().unwrap()],
+            slot: Some(1),
+            table: Some(1001),
+            gateway: Some("203.0.113.1".parse().unwrap()),
+            gateway_neighbour: Some(NeighbourState::Stale),
+            problem: None,
+        };
+        let mappings = [(ObjectKey::new("shop", "web"), served()), (ObjectKey::new("shop", "web2"), refused())].into();
+        let pass = PassReport {
+            took: Duration::from_millis(16),
+            full: true,
+            outcomes: Outcomes { mappings, interfaces: vec![eth1] },
+            ..PassReport::default()
+        };
+        report.pass_ok(pass, now);
+        let d = status_document(&report, "border-1");
+        assert_eq!(d["mappings"][0]["namespace"], "shop");
+        assert_eq!(d["mappings"][0]["accepted"], true);
+        assert_eq!(d["mappings"][0]["programmed"], json!({"ok": true, "reason": "Programmed", "message": "on eth1"}));
+        assert_eq!(d["mappings"][1]["accepted"], false);
+        assert_eq!(d["mappings"][1]["reason"], "Conflict");
+        assert_eq!(d["mappings"][1]["status"]["invalid"], d["mappings"][1]["message"]);
+        assert_eq!(d["interfaces"][0]["gatewayNeighbour"], "stale");
+        assert_eq!(d["interfaces"][0]["kind"], "external");
+        assert_eq!(
+            d["sources"],
+            json!([{"name": "host", "state": "current", "since": "2023-11-14T22:13:20Z", "reason": null}])
+        );
+        assert_eq!(d["lastPass"], json!({"time": "2023-11-14T22:13:20Z", "seconds": 0.016}));
+        assert_eq!(d["ready"], true);
+        assert_eq!(d["failure"], Value::Null);
+    }
+}

@@ -1,0 +1,194 @@
+use std::time::{Duration, Instant, SystemTime};
+
+use sd_notify::NotifyState;
+
+use super::Report;
+use crate::plan::InterfaceKind;
+
+/// What is told to systemd (sd_notify(3)). Without systemd nothing happens; a failure to notify is logged and no reason to stop.
+#[derive(Debug)]
+pub struct Systemd {
+    watchdog: Option<Duration>,
+    last_beat: Option<Instant>,
+    last_status: String,
+}
+
+impl Systemd {
+    /// Reads WATCHDOG_USEC and WATCHDOG_PID.
+    pub fn from_env() -> Self {
+        Self::with_watchdog(sd_notify::watchdog_enabled().filter(|d| !d.is_zero()))
+    }
+
+    fn with_watchdog(watchdog: Option<Duration>) -> Self {
+        Systemd { watchdog, last_beat: None, last_status: String::new() }
+    }
+
+    /// How often the loop has to come round for the watchdog: half of what systemd waits (sd_watchdog_enabled(3)).
+    pub fn heartbeat_interval(&self) -> Option<Duration> {
+        self.watchdog.map(|w| w / 2)
+    }
+
+    /// The border is closed: what depends on it may start.
+    pub fn ready(&self) {
+        send(&[NotifyState::Ready]);
+    }
+
+    pub fn stopping(&self) {
+        send(&[NotifyState::Stopping, NotifyState::Status("stopping; the dataplane stays")]);
+    }
+
+    /// To be called by the loop itself, every time it comes round: a watchdog fed from elsewhere would not notice that the loop is
+    /// stuck. Sends no more often than needed.
+    pub fn heartbeat(&mut self, now: Instant) {
+        if self.beat_due(now) {
+            self.last_beat = Some(now);
+            send(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn beat_due(&self, now: Instant) -> bool {
+        let Some(watchdog) = self.watchdog else { return false };
+        // A quarter, so that a loop that comes round every half never waits a whole period.
+        self.last_beat.is_none_or(|last| now.saturating_duration_since(last) >= watchdog / 4)
+    }
+
+    /// Shows the report's figures in `systemctl status`, if they changed.
+    pub fn status(&mut self, report: &Report) {
+        let line = status_line(report);
+        if line != self.last_status {
+            send(&[NotifyState::Status(&line)]);
+            self.last_status = line;
+        }
+    }
+}
+
+fn send(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be notified (NOTIFY_SOCKET)");
+    }
+}
+
+/// `12 mappings, 340 endpoints on 3 interfaces; 1 refused; last pass 14:02:11 UTC took 16 ms`.
+pub fn status_line(report: &Report) -> String {
+    let mappings = &report.outcomes.mappings;
+    let refused = mappings.values().filter(|m| m.refused.is_some()).count();
+    let interfaces = report.outcomes.interfaces.iter().filter(|i| i.kind == InterfaceKind::External).count();
+    let mut parts = Vec::new();
+    if report.ready {
+        parts.push(format!(
+            "{}, {} on {}",
+            count(mappings.len() - refused, "mapping"),
+            count(report.endpoints(), "endpoint"),
+            count(interfaces, "interface")
+        ));
+    } else if report.border_closed {
+        parts.push("border closed, waiting for the first complete snapshot".to_owned());
+    } else {
+        parts.push("border not closed yet".to_owned());
+    }
+    if refused > 0 {
+        parts.push(format!("{refused} refused"));
+    }
+    if let Some(f) = &report.failure {
+        parts.push(format!(
+            "FAILING since {} UTC ({}): {}",
+            clock(f.since),
+            count(f.attempts as usize, "attempt"),
+            f.command
+        ));
+    }
+    for (name, source) in &report.sources {
+        if matches!(source.state, crate::sources::SourceState::Away { .. }) {
+            parts.push(format!("source {name} away since {} UTC", clock(source.since)));
+        }
+    }
+    if let Some(p) = report.last_pass {
+        parts.push(format!("last pass {} UTC took {} ms", clock(p.at), p.took.as_millis()));
+    }
+    parts.join("; ")
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+fn clock(time: SystemTime) -> String {
+    // RFC 3339 in UTC has the clock at a fixed place for four-digit years.
+    super::health::rfc3339(time).get(11..19).unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Outcomes, PassReport};
+    use super::*;
+    use crate::model::ObjectKey;
+    use crate::plan::{InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason};
+    use crate::sources::SourceState;
+
+    fn mapping(endpoints: usize, refused: bool) -> MappingOutcome {
+        MappingOutcome {
+            generation: None,
+            refused: refused.then(|| Refusal { reason: RefusalReason::Conflict, message: String::new() }),
+            programmed: Programmed { ok: !refused, reason: ProgrammedReason::Programmed, message: String::new() },
+            service_vip: None,
+            configured: [].into(),
+            endpoints,
+        }
+    }
+
+    #[test]
+    fn the_status_line_tells_real_figures() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let mut r = Report::new(now);
+        assert_eq!(status_line(&r), "border not closed yet");
+        r.pass_ok(PassReport { took: Duration::from_millis(3), ..PassReport::default() }, now);
+        assert_eq!(
+            status_line(&r),
+            "border closed, waiting for the first complete snapshot; last pass 22:13:20 UTC took 3 ms"
+        );
+        let interface = |name: &str, kind| InterfaceOutcome {
+            name: name.into(),
+            kind,
+            up: true,
+            carrier: true,
+            addresses: vec![],
+            slot: None,
+            table: None,
+            gateway: None,
+            gateway_neighbour: None,
+            problem: None,
+        };
+        let mappings = [
+            (ObjectKey::new("a", "a"), mapping(2, false)),
+            (ObjectKey::new("a", "b"), mapping(3, false)),
+            (ObjectKey::new("a", "c"), mapping(0, true)),
+        ];
+        let interfaces = vec![interface("eth0", InterfaceKind::Gateway), interface("eth1", InterfaceKind::External)];
+        let outcomes = Outcomes { mappings: mappings.into(), interfaces };
+        r.pass_ok(PassReport { took: Duration::from_millis(16), full: true, outcomes, ..PassReport::default() }, now);
+        assert_eq!(
+            status_line(&r),
+            "2 mappings, 5 endpoints on 1 interface; 1 refused; last pass 22:13:20 UTC took 16 ms"
+        );
+        r.source_state("manifests", SourceState::Away { reason: "x".into() }, now);
+        r.pass_failed("ipset restore", "boom", 1, now);
+        let line = status_line(&r);
+        assert!(
+            line.contains("FAILING since 22:13:20 UTC (1 attempt): ipset restore; source manifests away"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_at_most_every_quarter_and_only_when_asked_for() {
+        let start = Instant::now();
+        let mut s = Systemd::with_watchdog(Some(Duration::from_secs(20)));
+        assert_eq!(s.heartbeat_interval(), Some(Duration::from_secs(10)));
+        assert!(s.beat_due(start));
+        s.heartbeat(start);
+        assert!(!s.beat_due(start + Duration::from_secs(4)));
+        assert!(s.beat_due(start + Duration::from_secs(5)));
+        let s = Systemd::with_watchdog(None);
+        assert!(!s.beat_due(start) && s.heartbeat_interval().is_none());
+    }
+}

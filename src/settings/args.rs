@@ -1,0 +1,89 @@
+use clap::Args;
+
+/// Heading of the settings in `--help`, shared by all subcommands.
+const HEADING: &str = "Settings (each is an environment variable and a flag; the flag wins)";
+
+/// The settings as given: strings, so that all bad ones can be reported together. An empty value counts as not given, except for
+/// `SNCTRLR_MONITOR_IP` and `SNCTRLR_BORDER_OPENINGS`, where it has a meaning.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = HEADING)]
+pub struct SettingsArgs {
+    /// Name of the default gateway interface, which SmartNat leaves alone (required), e.g. eth0
+    #[arg(long, env = "SNCTRLR_DEFAULT_GW_INTERFACE", value_name = "NAME", global = true)]
+    pub default_gw_interface: Option<String>,
+
+    /// Regular expression for the names of the external (client facing) interfaces (required). It must match the whole name and never
+    /// matches the default gateway interface, e.g. eth[1-9][0-9]*
+    #[arg(long, env = "SNCTRLR_INTERFACES_PATTERN", value_name = "REGEX", global = true)]
+    pub interfaces_pattern: Option<String>,
+
+    /// Where the router of an external interface is in the subnet of its first address: 1 is the first address of the subnet, 2 the
+    /// second, -1 the last before broadcast [default: 1]
+    #[arg(long, env = "SNCTRLR_GW_ADDRESS_OFFSET", value_name = "NUMBER", allow_hyphen_values = true, global = true)]
+    pub gw_address_offset: Option<String>,
+
+    /// Address of the HTTP endpoints /healthcheck, /readyz, /metrics and /status; set but empty: all addresses [default: 127.0.0.1]
+    #[arg(long, env = "SNCTRLR_MONITOR_IP", value_name = "IP", global = true)]
+    pub monitor_ip: Option<String>,
+
+    /// TCP port of the HTTP endpoints [default: 8080]
+    #[arg(long, env = "SNCTRLR_MONITOR_PORT", value_name = "PORT", global = true)]
+    pub monitor_port: Option<String>,
+
+    /// Log debug messages [default: false]
+    #[arg(long, env = "SNCTRLR_DEBUG_ENABLED", value_name = "BOOL", global = true)]
+    pub debug_enabled: Option<String>,
+
+    /// Masquerade clients' traffic, so that pods see the address of this box and answer to it [default: true]
+    #[arg(long, env = "SNCTRLR_SETUP_MASQUERADE", value_name = "BOOL", global = true)]
+    pub setup_masquerade: Option<String>,
+
+    /// Let connections begun by a mapped pod leave by the interface and with the address of its Mapping [default: false]
+    #[arg(long, env = "SNCTRLR_SETUP_SNAT", value_name = "BOOL", global = true)]
+    pub setup_snat: Option<String>,
+
+    /// Longest time that a call of iptables, ipset or another kernel tool may take, in seconds [default: 10]
+    #[arg(long, env = "SNCTRLR_IPTABLES_TIMEOUT_SEC", value_name = "SECONDS", global = true)]
+    pub iptables_timeout_sec: Option<String>,
+
+    /// How often interfaces, addresses and everything programmed are looked at in full, in seconds [default: 60]
+    #[arg(long, env = "SNCTRLR_AUTOREFRESH_PERIOD_SEC", value_name = "SECONDS", global = true)]
+    pub autorefresh_period_sec: Option<String>,
+
+    /// How long a deleted Mapping waits for an instance that configured it and does not answer, in minutes [default: 60]
+    #[arg(long, env = "SNCTRLR_MAX_FINALIZE_WAIT_MINUTES", value_name = "MINUTES", global = true)]
+    pub max_finalize_wait_minutes: Option<String>,
+
+    /// Largest number of ports of one Mapping, 1 to 256 [default: 50]
+    #[arg(long, env = "SNCTRLR_MAX_PORTS_PER_MAPPING", value_name = "NUMBER", global = true)]
+    pub max_ports_per_mapping: Option<String>,
+
+    /// Take Mappings, Services and EndpointSlices from the *.yaml and *.json files of this directory
+    #[arg(long, env = "SNCTRLR_MANIFESTS", value_name = "DIR", global = true)]
+    pub manifests: Option<String>,
+
+    /// Directory for what must outlive the process, but not the boot [default: /run/smartnat]
+    #[arg(long, env = "SNCTRLR_STATE_DIR", value_name = "DIR", global = true)]
+    pub state_dir: Option<String>,
+
+    /// Name of this instance in the status of Mappings [default: the host name]
+    #[arg(long, env = "SNCTRLR_INSTANCE_NAME", value_name = "NAME", global = true)]
+    pub instance_name: Option<String>,
+
+    /// Comma separated beginnings of interface names that are inside even before they are seen, e.g. cali+,veth+ [default: none]
+    #[arg(long, env = "SNCTRLR_INSIDE_PREFIXES", value_name = "PREFIXES", global = true)]
+    pub inside_prefixes: Option<String>,
+
+    /// Comma separated list of what this box itself answers on external interfaces: icmp-echo, dhcp, vrrp, PROTOCOL/PORT or
+    /// PROTOCOL/PORT@NETWORK; set but empty: nothing [default: icmp-echo,dhcp]
+    #[arg(long, env = "SNCTRLR_BORDER_OPENINGS", value_name = "LIST", global = true)]
+    pub border_openings: Option<String>,
+
+    /// Bits of packet and connection marks that are SmartNat's, LOW-HIGH [default: 16-30]
+    #[arg(long, env = "SNCTRLR_MARK_BITS", value_name = "LOW-HIGH", global = true)]
+    pub mark_bits: Option<String>,
+
+    /// The routing table of an external interface is this number plus the interface's slot [default: 1000]
+    #[arg(long, env = "SNCTRLR_ROUTE_TABLE_BASE", value_name = "NUMBER", global = true)]
+    pub route_table_base: Option<String>,
+}
