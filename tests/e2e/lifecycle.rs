@@ -1,5 +1,6 @@
 //! Start, stop, crash, early boot, clean-up.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,7 +24,10 @@ pub fn kernel_state(bed: &Bed) -> String {
         text.lines().filter(own).for_each(|l| out.extend([save, " ", l.split('[').next().unwrap_or(l), "\n"]));
     }
     for command in ["ipset save", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all"] {
-        out.extend(["# ", command, "\n", &bed.border.run(command)]);
+        // What comes back stands behind its equals; their order says nothing.
+        let text = bed.border.run(command);
+        let sorted: BTreeSet<_> = text.lines().collect();
+        sorted.into_iter().for_each(|l| out.extend(["# ", command, ": ", l, "\n"]));
     }
     let sysctls =
         ["ipv4/ip_forward", "ipv4/conf/eth1/rp_filter", "ipv4/conf/all/rp_filter", "ipv6/conf/eth1/accept_ra"];
@@ -182,6 +186,8 @@ fn cleanup_removes_everything_and_puts_forwarding_back() {
 #[test]
 fn cleanup_refuses_where_it_would_leave_a_cluster_open_and_says_what() {
     let bed = Bed::new();
+    // Forwarding was on before us: it would stay on.
+    bed.border.set_sysctl("net/ipv4/ip_forward", "1");
     let before = kernel_state(&bed);
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     let mut daemon = daemon(&bed, &manifests).start();

@@ -143,6 +143,8 @@ fn a_service_that_goes_away_keeps_its_address_from_another_mapping() {
 fn upload_through(options: Options, mtu: u16) {
     for masquerade in ["true", "false"] {
         let bed = Bed::with(options.clone());
+        // The cluster's router, too, has something to tell the clients, when it sees them.
+        bed.core.ip(&format!("route add 192.0.2.0/24 via {}", Bed::BORDER));
         let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::EXT2])]);
         let _daemon = daemon(&bed, &manifests).set("SNCTRLR_SETUP_MASQUERADE", masquerade).start();
         let routers = [Sniffer::start(&bed.r1, "eth0"), Sniffer::start(&bed.r2, "eth0")];

@@ -75,15 +75,15 @@ fn masquerade_off_snat_on_pods_see_the_client_and_connect_from_their_mapped_addr
 fn with_snat_pods_still_reach_pods_and_the_cluster_without_translation() {
     let bed = Bed::new();
     bed.serve("core", "core", &[SocketAddrV4::new(Bed::CORE, 7000)], &[]);
-    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
-    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_SETUP_SNAT", "true").start();
-    assert_eq!(bed.pod1.get(Proto::Tcp, Bed::POD2, 8080).unwrap().saw.ip(), Bed::POD1);
-    assert_eq!(bed.pod1.get(Proto::Tcp, Bed::CORE, 7000).unwrap().saw.ip(), Bed::POD1);
-    // Through the border, to something that its main table knows inside.
+    // A node that the pod reaches through the border, whose main table knows it inside.
     let node = Ipv4Addr::new(192, 0, 2, 200);
     bed.core.ip(&format!("rule add iif pod1 to {node} priority 100 lookup 100\nroute add {node}/32 via {}", Bed::POD2));
     bed.border.ip(&format!("route add {node}/32 via {}", Bed::CORE));
     bed.pod2.ip(&format!("address add {node}/32 dev lo"));
     bed.serve("pod2", "node", &[], &[SocketAddrV4::new(node, 7000)]);
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_SETUP_SNAT", "true").start();
+    assert_eq!(bed.pod1.get(Proto::Tcp, Bed::POD2, 8080).unwrap().saw.ip(), Bed::POD1);
+    assert_eq!(bed.pod1.get(Proto::Tcp, Bed::CORE, 7000).unwrap().saw.ip(), Bed::POD1);
     assert_eq!(bed.pod1.get(Proto::Udp, node, 7000).unwrap().saw.ip(), Bed::POD1);
 }

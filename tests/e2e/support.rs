@@ -93,7 +93,7 @@ pub fn open_stream(from: &Namespace, address: Ipv4Addr) -> Stream {
 pub fn assert_alive(stream: &Stream) {
     let before = stream.bytes();
     eventually("the stream goes on", || {
-        assert!(!stream.is_broken(), "the stream was cut after {} bytes", stream.bytes());
+        assert_eq!(stream.broken(), None, "the stream was cut after {} bytes", stream.bytes());
         (stream.bytes() > before + 2048).then_some(())
     });
 }
@@ -101,7 +101,7 @@ pub fn assert_alive(stream: &Stream) {
 /// The stream is cut: its server or client gets no more.
 #[track_caller]
 pub fn assert_cut(stream: Stream) {
-    eventually("the stream is cut", || stream.is_broken().then_some(()));
+    eventually("the stream is cut", || stream.broken().map(drop));
     let report = stream.stop();
     assert!(report.broken.is_some(), "{report:?}");
 }

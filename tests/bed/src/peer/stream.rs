@@ -1,7 +1,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ pub struct Stream {
     pub answer: Answer,
     stop: Arc<AtomicBool>,
     bytes: Arc<AtomicU64>,
-    worker: JoinHandle<StreamReport>,
+    broken: Arc<OnceLock<String>>,
+    worker: JoinHandle<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,24 +42,24 @@ impl Stream {
         let answer = greeting.parse().map_err(Failure::Broken)?;
         connection.write_all(b"echo\n")?;
         let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (halt, count) = (Arc::clone(&stop), Arc::clone(&bytes));
+        let broken = Arc::new(OnceLock::new());
+        let (halt, count, wound) = (Arc::clone(&stop), Arc::clone(&bytes), Arc::clone(&broken));
         let worker = thread::spawn(move || {
             let mut longest_gap = Duration::ZERO;
-            let mut broken = None;
             let (mut sent, mut received) = (Pattern::default(), Pattern::default());
             while !halt.load(Ordering::Relaxed) {
                 let begin = Instant::now();
                 if let Err(e) = round(&mut connection, &mut sent, &mut received) {
-                    broken = Some(e.to_string());
+                    wound.get_or_init(|| e.to_string());
                     break;
                 }
                 longest_gap = longest_gap.max(begin.elapsed());
                 count.store(received.offset(), Ordering::Relaxed);
                 thread::sleep(PAUSE);
             }
-            StreamReport { bytes: count.load(Ordering::Relaxed), longest_gap, broken }
+            longest_gap
         });
-        Ok(Stream { answer, stop, bytes, worker })
+        Ok(Stream { answer, stop, bytes, broken, worker })
     }
 
     /// Bytes echoed so far.
@@ -66,14 +67,16 @@ impl Stream {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the connection has been cut.
-    pub fn is_broken(&self) -> bool {
-        self.worker.is_finished()
+    /// What cut the connection, if something did.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
     }
 
     pub fn stop(self) -> StreamReport {
         self.stop.store(true, Ordering::Relaxed);
-        self.worker.join().expect("a stream's thread does not panic")
+        let longest_gap = self.worker.join().expect("a stream's thread does not panic");
+        let broken = self.broken.get().cloned();
+        StreamReport { bytes: self.bytes.load(Ordering::Relaxed), longest_gap, broken }
     }
 }
 
