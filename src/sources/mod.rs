@@ -12,7 +12,6 @@ mod yaml;
 
 pub use yaml::Position;
 
-
 use crate::model::{Host, Objects};
 
 /// Name of a source in logs, health and metrics: `host`, `manifests`, later `kubernetes`.

@@ -28,7 +28,7 @@ fn pods_answer_the_border_from_the_cluster_side() {
 
 #[test]
 fn clients_reach_the_border_through_their_routers_and_nothing_behind_it() {
-    let mut bed = Bed::new();
+    let bed = Bed::new();
     let listen = [SocketAddrV4::new(Bed::EXT1, 7000), SocketAddrV4::new(Bed::EXT2, 7000)];
     bed.border.ip("route add 192.0.2.0/25 via 203.0.113.1\nroute add 192.0.2.128/25 via 198.51.100.1");
     bed.serve("border", "border", &listen, &listen);
@@ -105,7 +105,7 @@ fn a_flood_counts_what_is_not_answered() {
 
 #[test]
 fn three_interfaces_share_one_subnet_and_the_router_reaches_each() {
-    let mut bed = Bed::with(Options { layout: Layout::SameSubnet, ..Options::default() });
+    let bed = Bed::with(Options { layout: Layout::SameSubnet, ..Options::default() });
     let addresses = [Bed::SAME_BORDER, Bed::SAME_EXT1[0], Bed::SAME_EXT1[1], Bed::SAME_EXT2[0], Bed::SAME_EXT2[1]];
     bed.serve("border", "border", &[], &addresses.map(|a| SocketAddrV4::new(a, 7000)));
     for address in addresses {

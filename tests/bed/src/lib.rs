@@ -11,6 +11,7 @@
 
 mod daemon;
 mod manifests;
+mod monitor;
 mod namespace;
 pub mod packet;
 pub mod peer;
@@ -20,6 +21,7 @@ mod wait;
 
 pub use daemon::{Daemon, Reply};
 pub use manifests::{Endpoints, Manifests, Mapping, PodState, Service};
-pub use namespace::Namespace;
+pub use monitor::Monitor;
+pub use namespace::{INSTALL, Namespace};
 pub use topology::{Bed, Layout, Options};
 pub use wait::{BOUND, eventually, holds};

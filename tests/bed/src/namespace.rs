@@ -6,7 +6,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 
 /// The packages (Debian 12) that hold what the bed calls.
-const INSTALL: &str = "apt-get install -y iproute2 iptables ipset conntrack nftables";
+pub const INSTALL: &str = "apt-get install -y iproute2 iptables ipset conntrack nftables";
 
 /// A network namespace made by `ip netns add`, removed when dropped.
 #[derive(Debug)]

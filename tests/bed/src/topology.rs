@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::packet::Mac;
@@ -34,9 +34,9 @@ pub enum Layout {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub layout: Layout,
-    /// Of the way between the border and the cluster (border's eth0, 1500 if not said).
+    /// Of the border's eth0 alone: the ends of a connection do not know of it.
     pub cluster_mtu: u32,
-    /// Of the way between the cluster's router and the pods.
+    /// Of the cluster router's interfaces towards the pods; the pods themselves do not know of it.
     pub pod_mtu: u32,
     /// Interface indexes of eth1 and eth2.
     pub indexes: Option<(u32, u32)>,
@@ -70,7 +70,7 @@ pub struct Bed {
     /// Holds the bridges.
     switch: Namespace,
     stop: Arc<AtomicBool>,
-    servers: Vec<JoinHandle<()>>,
+    servers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Bed {
@@ -116,7 +116,7 @@ impl Bed {
             namespace.set_sysctl("net/ipv6/conf/default/router_solicitations", "0");
             namespace
         };
-        let mut bed = Bed {
+        let bed = Bed {
             border: make("border"),
             core: make("core"),
             pod1: make("pod1"),
@@ -129,7 +129,7 @@ impl Bed {
             attacker2: make("attacker2"),
             switch: make("switch"),
             stop: Arc::new(AtomicBool::new(false)),
-            servers: Vec::new(),
+            servers: Mutex::new(Vec::new()),
             options,
         };
         for router in [&bed.core, &bed.r1, &bed.r2] {
@@ -155,9 +155,7 @@ impl Bed {
         self.border.ip(&format!(
             "link set eth0 mtu {mtu}\naddress add 10.0.0.2/24 dev eth0\naddress add 2001:db8:a::2/64 dev eth0"
         ));
-        self.core.ip(&format!(
-            "link set cluster mtu {mtu}\naddress add 10.0.0.1/24 dev cluster\naddress add 2001:db8:a::1/64 dev cluster"
-        ));
+        self.core.ip("address add 10.0.0.1/24 dev cluster\naddress add 2001:db8:a::1/64 dev cluster");
         self.border.ip(
             "route add default via 10.0.0.1\nroute add 10.244.0.0/16 via 10.0.0.1\nroute add ::/0 via 2001:db8:a::1",
         );
@@ -191,7 +189,6 @@ impl Bed {
 
     fn connect_same_subnet(&self) {
         self.bridges(&["lan"]);
-        let mtu = self.options.cluster_mtu;
         for (namespace, port, address) in [
             (&self.border, "b0", Bed::SAME_BORDER),
             (&self.core, "core", Bed::SAME_CORE),
@@ -201,7 +198,7 @@ impl Bed {
             let interface = if port == "core" { "cluster" } else { "eth0" };
             self.wire(namespace, interface, address, None, (&self.switch, port, None));
             self.switch.ip(&format!("link set {port} master lan"));
-            namespace.ip(&format!("link set {interface} mtu {mtu}\naddress add {address}/23 dev {interface}"));
+            namespace.ip(&format!("address add {address}/23 dev {interface}"));
         }
         let (index1, index2) = self.options.indexes.unzip();
         self.plug("eth1", index1);
@@ -217,6 +214,7 @@ impl Bed {
             client.ip(&format!("address add {address}/25 dev eth0\nroute add default via {inner}"));
             self.r1.ip(&format!("address add {inner}/25 dev {interface}"));
         }
+        self.border.ip(&format!("link set eth0 mtu {}", self.options.cluster_mtu));
         self.attacker1.ip("route add default via 10.22.66.1");
     }
 
@@ -230,9 +228,7 @@ impl Bed {
             let gateway = Ipv4Addr::from(u32::from(address) & !0xff | 1);
             self.wire(pod, "eth0", address, None, (&self.core, interface, Some(gateway)));
             self.core.ip(&format!("link set {interface} mtu {mtu}\naddress add {gateway}/24 dev {interface}"));
-            pod.ip(&format!(
-                "link set eth0 mtu {mtu}\naddress add {address}/24 dev eth0\nroute add default via {gateway}"
-            ));
+            pod.ip(&format!("address add {address}/24 dev eth0\nroute add default via {gateway}"));
             // What pods send to the world goes to the border; what the border sends to the world by mistake must not come back to it.
             self.core.ip(&format!("rule add iif {interface} priority 40000 lookup 100"));
         }
@@ -306,13 +302,14 @@ impl Bed {
 
     /// Starts a server in the namespace of that role; it runs as long as the bed.
     #[track_caller]
-    pub fn serve(&mut self, role: &str, name: &str, tcp: &[SocketAddrV4], udp: &[SocketAddrV4]) {
+    pub fn serve(&self, role: &str, name: &str, tcp: &[SocketAddrV4], udp: &[SocketAddrV4]) {
         let tcp: Vec<SocketAddr> = tcp.iter().copied().map(SocketAddr::from).collect();
         let udp: Vec<SocketAddr> = udp.iter().copied().map(SocketAddr::from).collect();
         let server = self.role(role).within(|| Server::bind(name, &tcp, &udp));
         let server = server.unwrap_or_else(|e| panic!("{name} cannot serve: {e}"));
         let stop = Arc::clone(&self.stop);
-        self.servers.push(std::thread::spawn(move || server.run(&stop).expect("a bound server can wait for clients")));
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.push(std::thread::spawn(move || server.run(&stop).expect("a bound server can wait for clients")));
     }
 
     /// A namespace by its name in the pictures.
@@ -349,7 +346,7 @@ impl Default for Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for server in self.servers.drain(..) {
+        for server in self.servers.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             _ = server.join();
         }
     }
