@@ -4,6 +4,7 @@
 //! with [`SourceState::Away`] and keeps trying; what it delivered before stays valid.
 
 pub mod convert;
+pub mod describe;
 pub mod manifests;
 mod yaml;
 
