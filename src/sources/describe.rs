@@ -1,7 +1,7 @@
 //! A host described in a YAML file, for `plan` and `trace` on a machine that is not the border router. The format is documented in
 //! `docs/examples/host.yaml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -15,6 +15,7 @@ use crate::model::{Family, Host, InterfaceAddress, InterfaceName, Link, MainRout
 /// IFNAMSIZ without the terminator.
 const MAX_INTERFACE_NAME: usize = 15;
 const LOOPBACK: &str = "lo";
+const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK_MTU: u32 = 65_536;
 const DEFAULT_MTU: u32 = 1_500;
 
@@ -73,7 +74,6 @@ struct Interface {
     addresses: Vec<Spanned<String>>,
     up: Option<bool>,
     carrier: Option<bool>,
-    index: Option<u32>,
     mtu: Option<u32>,
 }
 
@@ -97,15 +97,16 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
         DescribeError::new(position, reason)
     })?;
     let mut host = Host::default();
-    let mut indexes = Indexes::reserved(&description);
     for (Name(name), interface) in description.interfaces {
-        let link = link(&name, interface.unwrap_or_default(), &mut indexes)?;
+        let link = link(&name, interface.unwrap_or_default())?;
         host.links.insert(name, link);
     }
     if !host.links.contains_key(LOOPBACK) {
-        let link = link(LOOPBACK, Interface::default(), &mut indexes)?;
-        host.links.insert(LOOPBACK.to_owned(), link);
+        host.links.insert(LOOPBACK.to_owned(), link(LOOPBACK, Interface::default())?);
     }
+    // As after boot: lo first, the others in the order of their names.
+    let others = host.links.iter_mut().filter(|(name, _)| *name != LOOPBACK).map(|(_, link)| link);
+    others.zip(LOOPBACK_INDEX + 1..).for_each(|(link, index)| link.index = index);
     host.main_routes = connected_routes(&host.links);
     for route in description.routes {
         let route = check_route(&route, &host)?;
@@ -116,31 +117,7 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
     Ok(host)
 }
 
-/// Interface indexes: 1 for lo, then upwards in the order of names, around those that are given.
-struct Indexes {
-    given: BTreeSet<u32>,
-    next: u32,
-}
-
-impl Indexes {
-    fn reserved(description: &Description) -> Self {
-        let given = description.interfaces.values().flatten().filter_map(|i| i.index).collect();
-        Indexes { given, next: 2 }
-    }
-
-    fn take(&mut self, name: &str) -> u32 {
-        if name == LOOPBACK {
-            return 1;
-        }
-        while self.given.contains(&self.next) {
-            self.next += 1;
-        }
-        self.next += 1;
-        self.next - 1
-    }
-}
-
-fn link(name: &str, interface: Interface, indexes: &mut Indexes) -> Result<Link, DescribeError> {
+fn link(name: &str, interface: Interface) -> Result<Link, DescribeError> {
     let mut addresses: Vec<InterfaceAddress> = Vec::new();
     for text in &interface.addresses {
         let net: IpNet = text.value.parse().ok().filter(|_| text.value.contains('/')).ok_or_else(|| {
@@ -162,7 +139,7 @@ fn link(name: &str, interface: Interface, indexes: &mut Indexes) -> Result<Link,
     addresses.sort_by_key(|a| (Family::of(a.address), a.secondary));
     let up = interface.up.unwrap_or(true);
     Ok(Link {
-        index: interface.index.unwrap_or_else(|| indexes.take(name)),
+        index: LOOPBACK_INDEX,
         up,
         carrier: interface.carrier.unwrap_or(up),
         mtu: interface.mtu.unwrap_or(if name == LOOPBACK { LOOPBACK_MTU } else { DEFAULT_MTU }),
@@ -276,6 +253,7 @@ mod tests {
             route("198.51.100.0/24", None, "eth2"),
             route("10.244.1.0/24", Some("10.0.0.11"), "eth0"),
             route("10.244.2.0/24", Some("10.0.0.12"), "eth0"),
+            route("10.96.0.0/16", None, "eth0"),
         ];
         expected.sort();
         assert_eq!(host.main_routes, expected);
@@ -309,12 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_may_be_only_a_name_and_indexes_never_collide() {
-        let host =
-            parse_host("interfaces:\n  eth0:\n  eth1: {index: 2, mtu: 9001, carrier: false}\n  eth2:\n").unwrap();
-        let index = |name: &str| host.links[name].index;
-        assert_eq!((index("eth0"), index("eth1"), index("eth2")), (3, 2, 4));
-        assert_eq!((host.links["eth1"].mtu, host.links["eth1"].carrier, host.links["eth0"].mtu), (9001, false, 1500));
+    fn an_interface_may_be_only_a_name() {
+        let host = parse_host("interfaces:\n  eth0:\n  eth1: {mtu: 9001, carrier: false}\n").unwrap();
+        let facts = |name: &str| (host.links[name].index, host.links[name].mtu, host.links[name].carrier);
+        assert_eq!(
+            (facts("lo"), facts("eth0"), facts("eth1")),
+            ((1, 65_536, true), (2, 1_500, true), (3, 9_001, false))
+        );
     }
 
     #[test]
