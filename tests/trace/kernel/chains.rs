@@ -142,7 +142,7 @@ fn trace_agrees_with_the_kernel_on_random_chains() {
 fn the_kernel_refuses_chains_that_are_deeper_than_our_limit_and_no_others() {
     let lab = Lab::new(&dataplane(TableRules::default()), &host());
     for (length, loads) in [(MAX_CHAIN_DEPTH, true), (MAX_CHAIN_DEPTH + 1, false)] {
-        let lead = |n: usize| if n % 2 == 0 { Target::Goto(chain(n)) } else { Target::Jump(chain(n)) };
+        let lead = |n: usize| if n.is_multiple_of(2) { Target::Goto(chain(n)) } else { Target::Jump(chain(n)) };
         let rules = TableRules {
             chains: (0..length)
                 .map(|n| (chain(n), if n + 1 < length { vec![Rule::new([], lead(n + 1))] } else { Vec::new() }))
