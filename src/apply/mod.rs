@@ -8,6 +8,7 @@ pub mod applied;
 pub mod cleanup;
 pub mod conntrack;
 pub mod diff;
+pub mod held;
 pub mod ipset;
 pub mod iptables;
 pub mod routing;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use applied::{Applied, Repair, RepairKind, Writes};
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
+pub use held::{Held, held};
 use ipset::Sets;
 use iptables::Tables;
 use routing::RoutingError;

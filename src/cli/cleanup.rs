@@ -1,6 +1,7 @@
 use clap::Args;
 
-use super::{Answer, CliError, pending, say, world};
+use super::{Answer, CliError, say, world};
+use crate::apply::{self, CleanupError, CleanupReport, Tools};
 use crate::settings::LocalSettings;
 
 #[derive(Debug, Args)]
@@ -12,14 +13,62 @@ pub(super) struct CleanupArgs {
 
 pub(super) async fn run(settings: LocalSettings, args: CleanupArgs) -> Result<Answer, CliError> {
     let host = world::host(None).await?;
-    match pending::cleanup(&settings, &host, args.force).await? {
-        None => {
-            say("All that SmartNat programmed is removed.\n")?;
+    match apply::cleanup(Tools::new(settings.tool_timeout), &settings.state_dir, &host, args.force).await {
+        Ok(report) => {
+            say(&text(&report))?;
             Ok(Answer::Done)
         }
-        Some(reason) => {
-            eprintln!("smartnat-manager: nothing was removed: {reason}");
+        Err(refused @ CleanupError::WouldOpen { .. }) => {
+            eprintln!("smartnat-manager: {refused}");
             Ok(Answer::No)
+        }
+        Err(error) => Err(CliError::failed("cleanup stopped; what is left can be removed by running it again", error)),
+    }
+}
+
+fn text(report: &CleanupReport) -> String {
+    let w = &report.writes;
+    let mut out = if w.is_empty() {
+        "Nothing of SmartNat was there.\n".to_owned()
+    } else {
+        format!(
+            "Removed {} chains, {} hooks, {} sets, {} routes, {} rules; {} kernel parameters are as before.\n",
+            w.chains, w.hooks, w.sets, w.routes, w.rules, w.sysctls
+        )
+    };
+    if report.forwarding {
+        out += "Forwarding is on (net.ipv4.ip_forward=1), as it was before SmartNat or by somebody else: this box forwards \
+                without a border now.\n";
+    }
+    if !report.stuck_sets.is_empty() {
+        out += &format!("Foreign rules use these sets of ours, which stay: {}\n", report.stuck_sets.join(", "));
+    }
+    if !report.pinned_chains.is_empty() {
+        out += &format!(
+            "Foreign rules lead to these chains of ours, which stay, empty: {}\n",
+            report.pinned_chains.join(", ")
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::Writes;
+
+    #[test]
+    fn what_was_removed_and_what_stays_is_told() {
+        assert_eq!(text(&CleanupReport::default()), "Nothing of SmartNat was there.\n");
+        let report = CleanupReport {
+            writes: Writes { chains: 12, hooks: 5, ..Writes::default() },
+            forwarding: true,
+            stuck_sets: vec!["SN-EP".into()],
+            pinned_chains: vec!["ipv4 nat SMARTNAT-DNAT".into()],
+        };
+        let text = text(&report);
+        for part in ["Removed 12 chains, 5 hooks", "ip_forward=1", "SN-EP", "ipv4 nat SMARTNAT-DNAT"] {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 mod check;
 mod cleanup;
-mod pending;
 mod plan;
 mod print;
 mod status;
@@ -17,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::daemon;
+use crate::error_chain;
 use crate::report::logging::{self, Verbosity};
 use crate::settings::{SettingsArgs, SettingsError};
 
@@ -97,7 +98,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(Answer::Done) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("smartnat-manager: {}", with_causes(&error));
+            eprintln!("smartnat-manager: {}", error_chain(&error));
             ExitCode::from(error.code())
         }
     }
@@ -110,12 +111,14 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Run => {
             let settings = settings.validate()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            block_on(pending::run(settings))?.map(|()| Answer::Done)
+            block_on(daemon::run(settings))?.map_err(|e| CliError::failed("the daemon ended", e))?;
+            Ok(Answer::Done)
         }
         Command::Border => {
             let settings = settings.validate()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            block_on(pending::border(settings))?.map(|()| Answer::Done)
+            block_on(daemon::border(&settings))?.map_err(|e| CliError::failed("the border is not closed", e))?;
+            Ok(Answer::Done)
         }
         Command::Plan(args) => {
             let settings = settings.validate()?;
@@ -166,21 +169,6 @@ fn say(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// The message followed by those of its causes.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        // Transparent errors repeat their cause.
-        if !text.ends_with(&more) {
-            text += &format!(": {more}");
-        }
-        cause = source.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -212,12 +200,6 @@ mod tests {
         let cli = Cli::try_parse_from(["smartnat-manager", "--monitor-port", "x", "status"]).unwrap();
         assert_eq!(dispatch(cli).unwrap_err().code(), 2);
         assert_eq!(CliError::Plain("x".into()).code(), 1);
-    }
-
-    #[test]
-    fn causes_follow_their_effect_once() {
-        let io = std::io::Error::other("no such thing");
-        assert_eq!(with_causes(&CliError::failed("a failed", io)), "a failed: no such thing");
     }
 
     #[test]

@@ -3,7 +3,8 @@ use serde_json::json;
 
 use super::view::{View, print_changes};
 use super::world::{self, HostArgs};
-use super::{Answer, CliError, pending, print, say};
+use super::{Answer, CliError, print, say};
+use crate::apply::{self, Tools};
 use crate::plan;
 use crate::settings::Settings;
 
@@ -35,7 +36,11 @@ pub(super) async fn run(settings: Settings, args: PlanArgs) -> Result<Answer, Cl
         })?;
         return Ok(Answer::Done);
     }
-    let changes = pending::held(&settings, &world.host).await?.changes_to(&View::of(&plan.dataplane));
+    let held = apply::held(&Tools::new(settings.tool_timeout))
+        .await
+        .map_err(|e| CliError::failed("what is programmed cannot be read back", e))?;
+    let held = View::of_held(&held, &world.host, &plan.dataplane.sysctls);
+    let changes = held.changes_to(&View::of(&plan.dataplane));
     say(&match args.output {
         Output::Text if changes.is_empty() => {
             "Everything planned is programmed, and nothing else of ours.\n".to_owned()

@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::model::Family;
+use crate::apply::held::{Held, HeldKind, HeldSet};
+use crate::apply::sysctl;
+use crate::model::{Family, Host};
 use crate::ruleset::{
-    Builtin, Dataplane, IpSet, PolicyRule, Route, RouteTarget, RuleSelector, SetKind, Table, TableRules,
+    Builtin, Dataplane, IpSet, PolicyRule, Route, RouteTarget, RuleSelector, SetKind, Sysctl, Table, TableRules,
 };
 
 /// A dataplane as lines of text, in the notation of the tools that show it: what `plan` prints and `plan --diff` compares.
@@ -32,10 +34,10 @@ impl View {
         let mut chains = BTreeMap::new();
         for ((family, table), rules) in &dataplane.tables {
             for (builtin, hook) in &rules.hooks {
-                chains.insert((*family, *table, builtin.to_string()), vec![hook.to_string()]);
+                chains.insert((*family, *table, builtin.to_string()), vec![hook.spelled(*family)]);
             }
             for (name, chain) in &rules.chains {
-                chains.insert((*family, *table, name.clone()), chain.iter().map(ToString::to_string).collect());
+                chains.insert((*family, *table, name.clone()), chain.iter().map(|r| r.spelled(*family)).collect());
             }
         }
         View {
@@ -44,6 +46,39 @@ impl View {
             rules: dataplane.rules.iter().map(|r| (r.family, r.priority, rule_line(r))).collect(),
             routes: dataplane.routes.iter().map(|r| (r.table, route_line(r))).collect(),
             sysctls: dataplane.sysctls.iter().map(|(s, value)| (s.to_string(), value.clone())).collect(),
+        }
+    }
+
+    /// What was read back, with the sysctls that a plan names.
+    pub(super) fn of_held(held: &Held, host: &Host, sysctls: &BTreeMap<Sysctl, String>) -> Self {
+        let mut chains = BTreeMap::new();
+        for ((family, table), listing) in &held.tables {
+            for (builtin, hook) in &listing.hooks {
+                let mut lines = hook.copies.clone();
+                if !hook.first {
+                    lines.insert(0, "# rules of others stand before our hook".to_owned());
+                }
+                chains.insert((*family, *table, builtin.to_string()), lines);
+            }
+            for (name, lines) in &listing.chains {
+                chains.insert((*family, *table, name.clone()), lines.clone());
+            }
+        }
+        let set = |(name, set): (&String, &HeldSet)| {
+            let (kind, dynamic) = match &set.kind {
+                HeldKind::Ours(kind) => (set_kind(*kind), kind.is_dynamic()),
+                HeldKind::Other { type_name, .. } => (format!("{type_name} (not as SmartNat makes it)"), false),
+            };
+            let members = set.members.iter().map(ToString::to_string).chain(set.strays.iter().cloned()).collect();
+            (name.clone(), SetView { kind, members, dynamic })
+        };
+        let value = |s: &Sysctl| Some((s.to_string(), sysctl::read(&s.path()).ok()?));
+        View {
+            chains,
+            sets: held.sets.iter().map(set).collect(),
+            rules: host.own_rules.iter().map(|r| (r.family, r.priority, rule_line(r))).collect(),
+            routes: host.own_routes.iter().map(|r| (r.table, route_line(r))).collect(),
+            sysctls: sysctls.keys().filter_map(value).collect(),
         }
     }
 
@@ -157,16 +192,20 @@ pub(super) fn ip(family: Family) -> &'static str {
 }
 
 fn set_view(set: &IpSet) -> SetView {
+    let members = set.members.iter().map(ToString::to_string).collect();
+    SetView { kind: set_kind(set.kind), members, dynamic: set.kind.is_dynamic() }
+}
+
+fn set_kind(kind: SetKind) -> String {
     let family = |f: Family| if f == Family::Ipv6 { " family inet6" } else { "" };
-    let kind = match set.kind {
+    match kind {
         SetKind::HashNet(f) => format!("hash:net{}", family(f)),
         SetKind::HashIp(f) => format!("hash:ip{}", family(f)),
         SetKind::HashIpPort(f) => format!("hash:ip,port{}", family(f)),
         SetKind::HashIpMark(f) => format!("hash:ip{} skbinfo", family(f)),
         SetKind::Affinity(f) => format!("hash:ip{} timeout 0 forceadd", family(f)),
         SetKind::List => "list:set".to_owned(),
-    };
-    SetView { kind, members: set.members.iter().map(ToString::to_string).collect(), dynamic: set.kind.is_dynamic() }
+    }
 }
 
 /// As `ip rule` shows it.
@@ -215,7 +254,7 @@ pub(super) fn reading_order(rules: &TableRules) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Match, Rule, SetMember, Sysctl, Target};
+    use crate::ruleset::{Match, Rule, SetMember, Target};
 
     fn dataplane() -> Dataplane {
         let mut d = Dataplane::default();

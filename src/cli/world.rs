@@ -2,11 +2,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CliError, pending};
+use super::CliError;
 use crate::model::{Host, Objects, World};
 use crate::plan::slots;
 use crate::settings::Settings;
+use crate::sources::describe::parse_host;
 use crate::sources::host::read_host;
+use crate::sources::manifests::load_dir;
 
 /// Where `plan` and `trace` take the host from.
 #[derive(Debug, Clone, Default, Args)]
@@ -30,10 +32,12 @@ pub(super) async fn host(description: Option<&Path>) -> Result<Host, CliError> {
     };
     let text = std::fs::read_to_string(path)
         .map_err(|e| CliError::failed(format!("the host description {} cannot be read", path.display()), e))?;
-    pending::parse_host(path, &text)
+    parse_host(&text)
+        .map_err(|e| CliError::failed(format!("the host description {} cannot be used", path.display()), e))
 }
 
 /// `None` when no source of objects is set: the plan is then that of the border alone.
 pub(super) fn objects(settings: &Settings) -> Result<Option<Objects>, CliError> {
-    settings.manifests.as_deref().map(pending::load_dir).transpose()
+    let load = |dir: &Path| load_dir(dir).map_err(|e| CliError::failed("the objects cannot be read", e));
+    settings.manifests.as_deref().map(load).transpose()
 }

@@ -56,12 +56,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 }
 
 fn monitor(settings: &Settings, report: watch::Receiver<Report>) -> Monitor {
-    Monitor {
-        report,
-        instance: settings.border.instance_name.as_str().into(),
-        stuck_after: settings.autorefresh * 3,
-        conntrack: report::read_conntrack,
-    }
+    Monitor { report, instance: settings.border.instance_name.as_str().into(), stuck_after: settings.autorefresh * 3 }
 }
 
 /// Closes the border alone: what follows from the host (which may have no interface yet), without enabling forwarding.

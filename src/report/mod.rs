@@ -12,7 +12,7 @@ mod status;
 mod systemd;
 
 pub use health::{Health, health, readiness};
-pub use http::{ConntrackReader, HttpError, Monitor, read_conntrack, router, serve};
+pub use http::{HttpError, Monitor, router, serve};
 pub use metrics::render as render_metrics;
 pub use state::{Counters, Failure, LastPass, Outcomes, PassDurations, PassReport, Report, SourceReport, Transitions};
 pub(crate) use status::interface_document;

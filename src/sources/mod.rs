@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub(crate) mod debounce;
+pub mod describe;
 pub mod host;
 pub mod manifests;
 pub mod tables;

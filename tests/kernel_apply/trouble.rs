@@ -174,13 +174,14 @@ fn an_apply_that_is_dropped_half_way_is_read_back_and_finished_by_the_next() {
             [ -e "$dir/go" ] || { : >"$dir/reached"; exec sleep 600; };; esac
             exec "$real" "$@""#;
         let mut bed = Bed::with(wrapped(directory.path(), LIMIT, script));
+        let plane = full();
         let reached = async {
             while !directory.path().join("reached").exists() {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
-            result = bed.try_apply(&full()) => panic!("the tool does not end: {result:?}"),
+            result = bed.try_apply(&plane) => panic!("the tool does not end: {result:?}"),
             () = soon("the call of the tool", reached) => {}
         }
         fs::write(directory.path().join("go"), "").unwrap();

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use plan::{Batch, Held, Phase, Wanted, repairs, unwanted};
+pub use save::{HeldKind, HeldSet, parse};
 
 use super::Scope;
 use super::applied::{Repair, Writes};

@@ -7,7 +7,7 @@ mod spelling;
 use std::collections::{BTreeMap, BTreeSet};
 
 use change::{Change, Held, TableState};
-use listing::Listing;
+pub use listing::{HookState, Listing};
 use spelling::Spelling;
 
 use super::Scope;

@@ -1,7 +1,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use tokio::process::Command;
+use crate::apply::{ToolError, Tools};
+use crate::error_chain;
 
 /// What came of running a tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +26,12 @@ impl Ran {
 
 /// Reads facts about this box and changes nothing.
 pub(super) struct Gather {
-    patience: Duration,
+    tools: Tools,
 }
 
 impl Gather {
     pub(super) fn new(patience: Duration) -> Self {
-        Gather { patience }
+        Gather { tools: Tools::new(patience) }
     }
 
     /// A small text file without white space around it.
@@ -39,18 +40,11 @@ impl Gather {
     }
 
     pub(super) async fn run(&self, program: &str, args: &[&str]) -> Ran {
-        let output = Command::new(program).args(args).stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-        match tokio::time::timeout(self.patience, output).await {
-            Err(_) => Ran::Badly(format!("it did not end within {} s", self.patience.as_secs())),
-            Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ran::Missing,
-            Ok(Err(error)) => Ran::Badly(error.to_string()),
-            Ok(Ok(output)) if output.status.success() => {
-                Ran::Well(String::from_utf8_lossy(&output.stdout).into_owned())
-            }
-            Ok(Ok(output)) => {
-                let stderr = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
-                Ran::Badly(if stderr.is_empty() { output.status.to_string() } else { stderr })
-            }
+        match self.tools.read(program, args).await {
+            Ok(stdout) => Ran::Well(stdout),
+            Err(ToolError::Start { source, .. }) if source.kind() == ErrorKind::NotFound => Ran::Missing,
+            Err(ToolError::Failed { stderr, .. }) if !stderr.is_empty() => Ran::Badly(stderr.replace('\n', " ")),
+            Err(error) => Ran::Badly(error_chain(&error)),
         }
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
         }
         Err(error) => findings.push(Finding::fail(
             "snapshot",
-            super::with_causes(&error),
+            crate::error_chain(&error),
             "correct it: without host and objects the other checks cannot be made",
         )),
     }

@@ -109,6 +109,11 @@ impl Lab {
         Lab { border, _far: far, wires: wires.into(), ears: ears.into(), sent: 0 }
     }
 
+    /// Puts the IPv4 rules of another dataplane in place of those there, table by table.
+    pub fn replace_tables(&self, plane: &Dataplane) {
+        self.border.feed("iptables-restore", &render::tables(plane, Family::Ipv4));
+    }
+
     /// Forgets all connections, so that the next packet is the first of its own.
     pub fn forget_connections(&self) {
         self.border.run("conntrack -F");

@@ -1,6 +1,7 @@
 //! The trace against the kernel: the reference border is loaded into a network namespace, packets are sent through it, and what
 //! became of them must be what the trace says. Needs root.
 
+mod chains;
 mod lab;
 mod render;
 

@@ -111,7 +111,7 @@ fn a_value_of_the_wrong_type_is_named_with_its_place() {
 
     let (place, reason) =
         fault(json("{\"kind\": \"Service\", \"apiVersion\": \"v1\",\n\"spec\": {\"ports\": [{\"port\": \"abc\"}]}}"));
-    assert_eq!(place, (2, 32));
+    assert_eq!(place, (2, 33));
     assert!(reason.contains("\"abc\"") && !reason.contains("line"), "{reason}");
 }
 
