@@ -62,7 +62,9 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let plan = plan::plan(&settings.border, &world);
             findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
             findings.extend(routes::evaluate(&world.host, &plan));
-            findings.extend(sysctls::evaluate(&plan, &|path| gather.read(&format!("/proc/sys/net/{path}"))));
+            let daemon_runs = super::status::daemon_answers(settings.monitor).await;
+            let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
+            findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));
         }
         Err(error) => findings.push(Finding::fail(
             "snapshot",
