@@ -62,6 +62,8 @@ pub struct Applier {
     tables: Tables,
     sysctls: Sysctls,
     routing: RoutingMemory,
+    /// Set while an apply runs: one that was dropped half way leaves it, and nothing is certain then.
+    running: bool,
 }
 
 impl Applier {
@@ -72,6 +74,7 @@ impl Applier {
             tables: Tables::new(tools.clone()),
             sysctls: Sysctls::new(state_dir),
             routing: RoutingMemory::default(),
+            running: false,
             tools,
         }
     }
@@ -84,9 +87,13 @@ impl Applier {
 
     /// Brings the kernel to `desired`. `host` is the snapshot from which it was planned.
     pub async fn apply(&mut self, desired: &Dataplane, host: &Host, scope: Scope) -> Result<Applied, ApplyError> {
+        if std::mem::replace(&mut self.running, true) {
+            self.forget();
+        }
         let calls = self.tools.calls();
         let mut applied = Applied::default();
         let result = self.run(desired, host, scope, &mut applied).await;
+        self.running = false;
         applied.tool_calls = self.tools.calls() - calls;
         for repair in &applied.repairs {
             let (kind, name, what) = (repair.kind.as_str(), &repair.name, &repair.what);
@@ -103,11 +110,15 @@ impl Applier {
             // All the rest was written, and is known.
             Err(error @ ApplyError::Routing(_)) => Err(error),
             Err(error) => {
-                self.sets.forget();
-                self.tables.forget();
+                self.forget();
                 Err(error)
             }
         }
+    }
+
+    fn forget(&mut self) {
+        self.sets.forget();
+        self.tables.forget();
     }
 
     async fn run(

@@ -5,8 +5,13 @@
 
 pub mod convert;
 pub(crate) mod debounce;
+pub mod describe;
 pub mod host;
+pub mod manifests;
 pub mod tables;
+mod yaml;
+
+pub use yaml::Position;
 
 use crate::model::{Host, Objects};
 

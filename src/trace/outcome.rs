@@ -130,7 +130,7 @@ impl Trace {
     /// The Mapping whose rules the packet met last, as their comments tell: `namespace/name:protocol/port`.
     pub fn mapping(&self) -> Option<&str> {
         let steps = self.steps.iter().chain(self.alternatives.iter().flat_map(|a| &a.steps));
-        steps.filter_map(Step::mapping).last()
+        steps.filter_map(Step::mapping).next_back()
     }
 }
 

@@ -35,26 +35,21 @@ struct Candidate<'a> {
 pub(super) fn decide<'a>(
     dataplane: &'a Dataplane,
     host: &'a Host,
-    source: IpAddr,
-    destination: IpAddr,
+    in_interface: &str,
+    (source, destination): (IpAddr, IpAddr),
     mark: u32,
 ) -> Decision<'a> {
     if let Some(reason) = martian(source, destination) {
         return Decision::Martian(reason);
     }
     let family = Family::of(destination);
-    let local = host.is_local(destination) || is_to_many(host, destination);
+    let local = host.is_local(destination) || is_to_many(host, destination) || is_old_broadcast(source, destination);
     // The box's own addresses do not come from outside; IPv6 does not ask.
     if family == Family::Ipv4 && (host.is_local(source) || is_to_many(host, source)) {
         return Decision::Martian("the source is an address of the box itself, or a broadcast address");
     }
     if local {
         return Decision::Local;
-    }
-    if let IpAddr::V6(source) = source
-        && (source.is_unspecified() || source.is_unicast_link_local())
-    {
-        return Decision::Martian("a link-local source is not forwarded");
     }
     let ours = dataplane.rules.iter().filter(|rule| rule.family == family);
     let matching = ours.filter(|rule| match &rule.selector {
@@ -66,6 +61,9 @@ pub(super) fn decide<'a>(
     for (table, by) in matching.map(|rule| (rule.table, By(Some(rule)))).chain([(MAIN_TABLE, By(None))]) {
         match lookup(dataplane, host, table, destination) {
             None => {}
+            Some(Candidate { way: Some((interface, _)), .. }) if stays_on_link(source) && interface != in_interface => {
+                return Decision::Martian("a link-local source is not forwarded to another link");
+            }
             Some(Candidate { way: Some((interface, gateway)), .. }) => {
                 return Decision::Forward { interface, gateway, by };
             }
@@ -97,11 +95,16 @@ fn lookup<'a>(dataplane: &'a Dataplane, host: &'a Host, table: u32, destination:
     ours.chain(main).filter(up).min_by_key(|c| (std::cmp::Reverse(c.prefix), c.metric))
 }
 
+/// ip6_forward lets such a source go on only where it came from.
+fn stays_on_link(source: IpAddr) -> bool {
+    matches!(source, IpAddr::V6(v6) if v6.is_unspecified() || v6.is_unicast_link_local())
+}
+
 /// Broadcast of one of the box's subnets, limited broadcast, or multicast.
 fn is_to_many(host: &Host, address: IpAddr) -> bool {
     let broadcast = match address {
-        IpAddr::V4(v4) => {
-            v4.is_broadcast()
+        IpAddr::V4(_) => {
+            is_limited_broadcast(address)
                 || host
                     .addresses()
                     .any(|(_, a)| a.address.is_ipv4() && a.prefix_len < 31 && a.subnet().broadcast() == address)
@@ -118,16 +121,26 @@ fn martian(source: IpAddr, destination: IpAddr) -> Option<&'static str> {
     if source.is_loopback() || destination.is_loopback() {
         return Some("loopback addresses do not come by a wire");
     }
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) if !destination.is_broadcast() => {
-            if source.octets()[0] == 0 {
-                Some("the source is in 0.0.0.0/8")
-            } else if destination.octets()[0] == 0 {
-                Some("the destination is in 0.0.0.0/8")
-            } else {
-                None
-            }
-        }
-        _ => None,
+    // Of 0.0.0.0/8 the kernel refuses this one address alone. DHCP and IGMP do without a source.
+    let without_source =
+        is_limited_broadcast(destination) || is_local_multicast(destination) || is_old_broadcast(source, destination);
+    if destination.is_ipv4() && source.is_unspecified() && !without_source {
+        return Some("the source is 0.0.0.0");
     }
+    let to_nobody = destination.is_ipv4() && destination.is_unspecified() && !is_old_broadcast(source, destination);
+    to_nobody.then_some("the destination is 0.0.0.0")
+}
+
+fn is_limited_broadcast(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.is_broadcast())
+}
+
+/// 0.0.0.0 to 0.0.0.0: the broadcast of old BSDs, which the kernel still takes for one.
+fn is_old_broadcast(source: IpAddr, destination: IpAddr) -> bool {
+    source.is_ipv4() && source.is_unspecified() && destination == source
+}
+
+/// 224.0.0.0/24 (RFC 5771).
+fn is_local_multicast(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..3] == [224, 0, 0])
 }

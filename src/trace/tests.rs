@@ -84,14 +84,14 @@ fn destinations(trace: &Trace) -> Vec<SocketAddr> {
     trace.outcomes.iter().map(to).collect()
 }
 
-/// The packet mark that a walk through mangle INPUT ends with, told by rules that drop any other.
+/// The packet mark that a walk through mangle INPUT ends with.
 fn marked(dataplane: &Dataplane) -> u32 {
     let trace = trace(dataplane, &host(), &syn());
-    let marks = trace.steps.iter().filter_map(|step| match step {
+    let mut marks = trace.steps.iter().filter_map(|step| match step {
         Step::Rule { effect: Effect::Mark(mark), .. } => Some(*mark),
         _ => None,
     });
-    marks.last().unwrap_or(0)
+    marks.next_back().unwrap_or(0)
 }
 
 #[test]

@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
         const LATER: [Table; 3] = [Table::Mangle, Table::Filter, Table::Security];
         const INPUT: [Table; 4] = [Table::Mangle, Table::Filter, Table::Security, Table::Nat];
         let (to, mark) = (state.destination, state.mark);
-        match route::decide(self.dataplane, self.host, state.source, to, mark) {
+        match route::decide(self.dataplane, self.host, state.in_interface, (state.source, to), mark) {
             Decision::Local => {
                 let path = path.and(RawStep::Route(format!("{to} is for the box itself")));
                 self.hook(Builtin::Input, &INPUT, state, path)

@@ -221,14 +221,9 @@ fn changes_are_delivered_as_whole_looks() {
     });
 }
 
-/// Duplicate address detection of IPv6 makes events of its own, at its own time.
-const NO_IPV6: &str =
-    "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6";
-
 #[test]
 fn a_gateways_state_is_followed() {
     in_netns(|| async {
-        sh(NO_IPV6);
         sh("ip link add eth0 type veth peer name r0; ip link set eth0 up; ip link set r0 up
             ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1");
         let (mut watched, first) = Watched::start(NEVER).await;
@@ -250,7 +245,6 @@ fn a_gateways_state_is_followed() {
 fn chatter_that_changes_nothing_delivers_nothing() {
     in_netns(|| async {
         topology();
-        sh(NO_IPV6);
         let (mut watched, _) = Watched::start(NEVER).await;
         // None of these is seen: neighbours that are no gateways, a folded state that stays, foreign tables, a change undone.
         sh("for i in $(seq 20 60); do ip neigh add 10.0.0.$i lladdr 02:00:00:00:01:$i dev eth0; done

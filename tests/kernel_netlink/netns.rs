@@ -15,7 +15,8 @@ pub fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)
             .expect("a private network namespace needs root (CAP_SYS_ADMIN): run the tests as `sudo -E cargo test`");
-        sh("ip link set lo up");
+        // Without link-local addresses of IPv6, whose duplicate detection makes events at its own time.
+        sh("ip link set lo up; echo 1 >/proc/sys/net/ipv6/conf/default/addr_gen_mode");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
     });

@@ -192,7 +192,7 @@ proptest! {
         let direct = plan(&config(), &end);
 
         let mut snapshot = Snapshot::new(World { host: Host::default(), objects: None, slots: BTreeMap::new() }, ["files"]);
-        let mut pass = |snapshot: &mut Snapshot| {
+        let pass = |snapshot: &mut Snapshot| {
             let plan = plan(&config(), snapshot.world());
             snapshot.keep_slots(&plan);
             plan

@@ -1,4 +1,5 @@
 //! `smartnat::trace` on a whole border: against what is known to be right, and against the kernel.
 
+mod kernel;
 mod packets;
 mod reference;

@@ -212,3 +212,18 @@ fn ten_thousand_mappings_are_resolved_quickly() {
     assert!(served.iter().all(|m| m.ports[0].backends.chosen.len() == 1));
     assert!(took < Duration::from_secs(10), "took {took:?}");
 }
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/manifests");
+
+#[test]
+fn the_example_manifests_are_served() {
+    let objects = crate::sources::manifests::load_dir(EXAMPLES.as_ref()).unwrap();
+    let resolved = served(&objects);
+    assert_eq!(resolved.addresses, [ip("203.0.113.10"), ip("203.0.113.11"), ip("198.51.100.10")]);
+    assert!(resolved.sources.allows(ip("192.0.2.130")) && !resolved.sources.allows(ip("203.0.113.66")));
+    let pods: Vec<_> =
+        resolved.ports.iter().map(|p| (p.port, p.protocol.as_str(), p.backends.chosen.clone())).collect();
+    let http = sockets(&["10.244.1.2:8080", "10.244.2.2:8080"]);
+    let dns = sockets(&["10.244.1.2:9090", "10.244.2.2:9090"]);
+    assert_eq!(pods, [(80, "tcp", http), (53, "udp", dns)]);
+}

@@ -1,0 +1,331 @@
+//! From the text of one file to its objects.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::strict::StrictMapping;
+use crate::model::{ObjectKey, Objects};
+use crate::sources::convert::{self, Converted};
+use crate::sources::yaml::{self, Position};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Yaml,
+    Json,
+}
+
+/// What one file says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Content {
+    pub objects: Objects,
+    /// What was left out of objects, each with the object's name.
+    pub dropped: Vec<String>,
+    /// Kinds that are of no use here, with how many there were.
+    pub ignored: BTreeMap<String, usize>,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub position: Option<Position>,
+    pub reason: String,
+}
+
+impl Fault {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Fault { position: None, reason: reason.into() }
+    }
+
+    fn at_line(line: usize, reason: impl Into<String>) -> Self {
+        Fault { position: Some(Position { line, column: 1 }), reason: reason.into() }
+    }
+}
+
+pub(super) fn parse(format: Format, text: &str) -> Result<Content, Fault> {
+    // A disk that was full or a machine that crashed leaves such files behind.
+    if text.trim().is_empty() {
+        return Err(Fault::new("the file is empty; delete it if nothing is to come from it"));
+    }
+    let mut content = Content::default();
+    match format {
+        Format::Json => {
+            let fault = |e: serde_json::Error| Fault {
+                position: (e.line() > 0).then(|| Position { line: e.line(), column: e.column() }),
+                reason: json_message(&e),
+            };
+            let shape = serde_json::from_str::<Head>(text).map_err(fault)?.shape().map_err(|r| Fault::at_line(1, r))?;
+            let mut deserializer = serde_json::Deserializer::from_str(text);
+            let found = Document(&shape).deserialize(&mut deserializer).map_err(fault)?;
+            deserializer.end().map_err(fault)?;
+            content.take(found).map_err(|r| Fault::at_line(1, r))?;
+        }
+        Format::Yaml => {
+            for (first_line, document) in documents(text) {
+                let fault = |e: serde_saphyr::Error| {
+                    let (position, reason) = yaml::explain(&e, document);
+                    let line = position.map_or(0, |p| p.line - 1) + first_line;
+                    Fault { position: Some(Position { line, column: position.map_or(1, |p| p.column) }), reason }
+                };
+                let head: Option<Head> =
+                    serde_saphyr::from_str_with_options(document, yaml::options()).map_err(fault)?;
+                let Some(head) = head else { continue };
+                let here = |reason| Fault::at_line(first_line, reason);
+                let shape = head.shape().map_err(here)?;
+                let found = serde_saphyr::with_deserializer_from_str_with_options(document, yaml::options(), |d| {
+                    Document(&shape).deserialize(d)
+                })
+                .map_err(fault)?;
+                content.take(found).map_err(here)?;
+            }
+        }
+    }
+    Ok(content)
+}
+
+/// serde_json's message without the place that it appends.
+fn json_message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) if error.line() > 0 => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
+/// The documents of a YAML stream that hold anything, each with the number of its first line that does. A line that begins with `---` and
+/// goes on with white space or not at all is a document's start wherever it stands (YAML 1.2.2, 9.1.2: c-forbidden).
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut starts = vec![(1, 0)];
+    let mut offset = 0;
+    for (i, line) in text.split_inclusive('\n').enumerate() {
+        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+            starts.push((i + 1, offset));
+        }
+        offset += line.len();
+    }
+    let ends = starts.iter().skip(1).map(|&(_, offset)| offset).chain([text.len()]);
+    let mut documents = Vec::new();
+    for (&(line, start), end) in starts.iter().zip(ends.collect::<Vec<_>>()) {
+        let document = &text[start..end];
+        let is_content = |l: &str| {
+            let l = l.strip_prefix("---").unwrap_or(l).trim_start_matches('\u{feff}').trim();
+            !(l.is_empty() || l.starts_with('#') || l == "...")
+        };
+        if document.lines().any(is_content) {
+            documents.push((line, document));
+        }
+    }
+    documents
+}
+
+/// What kind of object it is. Read first, because it may stand behind everything else.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", expecting = "a Kubernetes object")]
+struct Head {
+    api_version: Option<String>,
+    kind: Option<String>,
+    items: Option<Vec<Head>>,
+}
+
+enum Shape {
+    One(Kind),
+    List(Vec<Kind>),
+}
+
+#[derive(Clone)]
+enum Kind {
+    Mapping,
+    Service,
+    EndpointSlice,
+    Other(String),
+}
+
+impl Head {
+    fn shape(self) -> Result<Shape, String> {
+        if self.kind.as_deref() == Some("List") && self.api_version.as_deref() == Some("v1") {
+            let items = self.items.unwrap_or_default().into_iter().enumerate();
+            let kinds = items.map(|(i, head)| head.kind().map_err(|reason| format!("items[{i}] {reason}")));
+            return Ok(Shape::List(kinds.collect::<Result<_, _>>()?));
+        }
+        self.kind().map(Shape::One).map_err(|reason| format!("the object {reason}"))
+    }
+
+    fn kind(&self) -> Result<Kind, String> {
+        let kind = self.kind.as_deref().ok_or("has no kind: write kind and apiVersion")?;
+        let api_version = self.api_version.as_deref().ok_or_else(|| format!("of kind {kind} has no apiVersion"))?;
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        let (known, ours) = match (group, kind) {
+            ("smartnat.aureacentral.com", "Mapping" | "MappingList") => (Kind::Mapping, "v1alpha1"),
+            ("", "Service" | "ServiceList") => (Kind::Service, "v1"),
+            ("discovery.k8s.io", "EndpointSlice" | "EndpointSliceList") => (Kind::EndpointSlice, "v1"),
+            ("", "List") => return Err("is a List inside a List: write its items into the outer one".to_owned()),
+            _ => return Ok(Kind::Other(format!("{kind} ({api_version})"))),
+        };
+        if kind.ends_with("List") {
+            return Err(format!("is a {kind}: write kind List, apiVersion v1, with the kind of every item"));
+        }
+        if version != ours {
+            let wanted = if group.is_empty() { ours.to_owned() } else { format!("{group}/{ours}") };
+            return Err(format!("of kind {kind} has apiVersion {api_version}: only {wanted} is read"));
+        }
+        Ok(known)
+    }
+}
+
+enum Object {
+    Mapping(Box<StrictMapping>),
+    Service(Box<Service>),
+    EndpointSlice(Box<EndpointSlice>),
+    Other(String),
+}
+
+impl Object {
+    fn metadata(&self) -> Option<(&'static str, &ObjectMeta)> {
+        match self {
+            Object::Mapping(o) => Some(("Mapping", &o.metadata)),
+            Object::Service(o) => Some(("Service", &o.metadata)),
+            Object::EndpointSlice(o) => Some(("EndpointSlice", &o.metadata)),
+            Object::Other(_) => None,
+        }
+    }
+}
+
+impl Content {
+    fn take(&mut self, objects: Vec<Object>) -> Result<(), String> {
+        let several = objects.len() > 1;
+        for (i, object) in objects.into_iter().enumerate() {
+            let Some((kind, metadata)) = object.metadata() else {
+                if let Object::Other(kind) = object {
+                    *self.ignored.entry(kind).or_default() += 1;
+                }
+                continue;
+            };
+            let key = convert::key(metadata).ok_or_else(|| {
+                let item = if several { format!("items[{i}]: ") } else { String::new() };
+                format!("{item}a {kind} has no metadata.name")
+            })?;
+            let duplicate = match object {
+                Object::Mapping(o) => {
+                    let mapping = convert::mapping(&o.metadata, o.spec.into());
+                    self.objects.mappings.insert(key.clone(), mapping).is_some()
+                }
+                Object::Service(o) => {
+                    let service = self.keep(kind, &key, convert::service(&o));
+                    self.objects.services.insert(key.clone(), service).is_some()
+                }
+                Object::EndpointSlice(o) => match convert::endpoint_slice(&o) {
+                    Some(converted) => {
+                        let slice = self.keep(kind, &key, converted);
+                        self.objects.slices.insert(key.clone(), slice).is_some()
+                    }
+                    None => {
+                        self.dropped.push(format!("{kind} {key}: no label {}", convert::SERVICE_NAME_LABEL));
+                        false
+                    }
+                },
+                Object::Other(_) => false,
+            };
+            if duplicate {
+                return Err(format!("{kind} {key} stands in this file twice: remove one of them"));
+            }
+        }
+        Ok(())
+    }
+
+    fn keep<T>(&mut self, kind: &str, key: &ObjectKey, converted: Converted<T>) -> T {
+        self.dropped.extend(converted.dropped.into_iter().map(|what| format!("{kind} {key}: {what}")));
+        converted.object
+    }
+}
+
+/// Reads a document of a known shape into its types, straight from the text, so that errors have their place.
+struct Document<'a>(&'a Shape);
+
+impl<'de> DeserializeSeed<'de> for Document<'_> {
+    type Value = Vec<Object>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        match self.0 {
+            Shape::One(kind) => Ok(vec![Item(kind).deserialize(deserializer)?]),
+            Shape::List(kinds) => deserializer.deserialize_map(List(kinds)),
+        }
+    }
+}
+
+struct Item<'a>(&'a Kind);
+
+impl<'de> DeserializeSeed<'de> for Item<'_> {
+    type Value = Object;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        Ok(match self.0 {
+            Kind::Mapping => Object::Mapping(Box::deserialize(deserializer)?),
+            Kind::Service => Object::Service(Box::deserialize(deserializer)?),
+            Kind::EndpointSlice => Object::EndpointSlice(Box::deserialize(deserializer)?),
+            Kind::Other(kind) => {
+                IgnoredAny::deserialize(deserializer)?;
+                Object::Other(kind.clone())
+            }
+        })
+    }
+}
+
+struct List<'a>(&'a [Kind]);
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = Vec<Object>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a List")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut objects = Vec::new();
+        while let Some(field) = map.next_key::<String>()? {
+            // A List without items was found to have none: null is no sequence.
+            if field == "items" && !self.0.is_empty() {
+                objects = map.next_value_seed(Items(self.0))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(objects)
+    }
+}
+
+struct Items<'a>(&'a [Kind]);
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = Vec<Object>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = Vec<Object>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the items of a List")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut objects = Vec::with_capacity(self.0.len());
+        for kind in self.0 {
+            match seq.next_element_seed(Item(kind))? {
+                Some(object) => objects.push(object),
+                None => return Err(A::Error::custom("the List changed between two looks at it")),
+            }
+        }
+        if seq.next_element::<IgnoredAny>()?.is_some() {
+            return Err(A::Error::custom("the List changed between two looks at it"));
+        }
+        Ok(objects)
+    }
+}

@@ -1,0 +1,27 @@
+//! The bed of the end-to-end tests: a border box between a small cluster and two external networks, in network namespaces.
+//!
+//! * [`Bed`] builds the namespaces and takes them down again, also after a panic or a signal,
+//! * [`Daemon`] runs `smartnat-manager` in the border's namespace, [`Manifests`] are the objects it serves,
+//! * [`peer`] holds what pods and clients do: servers, requests, long streams, floods of new flows,
+//! * [`packet`] writes and reads raw frames: scans, forged sources, and what was seen on a wire.
+//!
+//! Everything here panics when it cannot do its work: a missing privilege or tool is a failed test that names the remedy.
+
+#![forbid(unsafe_code)]
+
+mod daemon;
+mod manifests;
+mod monitor;
+mod namespace;
+pub mod packet;
+pub mod peer;
+mod reaper;
+mod topology;
+mod wait;
+
+pub use daemon::{Daemon, Reply};
+pub use manifests::{Endpoints, Manifests, Mapping, PodState, Service};
+pub use monitor::Monitor;
+pub use namespace::{INSTALL, Namespace};
+pub use topology::{Bed, Layout, Options};
+pub use wait::{BOUND, eventually, holds};

@@ -1,0 +1,22 @@
+//! Real packets through a real kernel: clients, pods and attackers around a border box on which `smartnat-manager` runs.
+//!
+//! Every test builds its own [`bed::Bed`]; they run side by side. They need root and the tools that `tests/run.sh` installs.
+
+#![forbid(unsafe_code)]
+
+mod affinity;
+mod bed_itself;
+mod border_ipv6;
+mod border_scan;
+mod foreign;
+mod forwarding;
+mod interfaces;
+mod lifecycle;
+mod pods;
+mod repair;
+mod same_subnet;
+mod service;
+mod settings;
+mod sources;
+mod stream;
+mod support;

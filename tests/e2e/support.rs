@@ -1,0 +1,121 @@
+//! What the tests share.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use bed::peer::{Answer, Failure, Flood, FloodReport, Proto, Request, Stream};
+use bed::{Bed, Daemon, Manifests, Mapping, Namespace, eventually};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
+
+/// The ports of [`Mapping::usual_ports`].
+pub const PORTS: [(Proto, u16); 2] = [(Proto::Tcp, 80), (Proto::Udp, 53)];
+
+/// Long enough for an answer in a namespace to arrive, short enough to wait for one that must not.
+const SHORT: Duration = Duration::from_millis(400);
+
+pub fn daemon<'a>(bed: &'a Bed, manifests: &Manifests) -> Daemon<'a> {
+    Daemon::new(bed, PROGRAM, manifests)
+}
+
+/// Objects with these Mappings, written.
+pub fn manifests(mappings: impl IntoIterator<Item = Mapping>) -> Manifests {
+    let mut manifests = Manifests::new();
+    for mapping in mappings {
+        manifests.put(mapping);
+    }
+    manifests.write();
+    manifests
+}
+
+/// A Mapping of these addresses with the usual ports, for everyone.
+pub fn mapping(name: &str, addresses: &[Ipv4Addr]) -> Mapping {
+    addresses.iter().fold(Mapping::new(name), |m, a| m.address(*a)).usual_ports()
+}
+
+/// Every usual port of the address answers from a pod, at the pod's own port; the last answer.
+#[track_caller]
+pub fn assert_served(from: &Namespace, address: Ipv4Addr) -> Answer {
+    let mut last = None;
+    for (proto, port) in PORTS {
+        let answer = from.get(proto, address, port);
+        let answer = answer.unwrap_or_else(|e| panic!("{proto} {address}:{port} from {}: {e}", from.name()));
+        let translated = if proto == Proto::Tcp { 8080 } else { 9090 };
+        assert_eq!(answer.at.port(), translated, "{answer}");
+        assert!(answer.at.ip() == Bed::POD1 || answer.at.ip() == Bed::POD2, "{answer}");
+        last = Some(answer);
+    }
+    last.expect("there are usual ports")
+}
+
+/// What the usual ports of the address answer, by protocol; gives up soon.
+pub fn try_ports(from: &Namespace, address: Ipv4Addr) -> Vec<Result<Answer, Failure>> {
+    PORTS.map(|(proto, port)| try_port(from, proto, address, port)).into()
+}
+
+/// One request that gives up soon.
+pub fn try_port(from: &Namespace, proto: Proto, address: Ipv4Addr, port: u16) -> Result<Answer, Failure> {
+    let request = Request { timeout: SHORT, ..Request::new(proto, SocketAddrV4::new(address, port)) };
+    from.within(|| request.send())
+}
+
+/// Nothing at all comes back from the usual ports.
+#[track_caller]
+pub fn assert_dropped(from: &Namespace, address: Ipv4Addr) {
+    assert_eq!(try_ports(from, address), [Err(Failure::Timeout), Err(Failure::Timeout)], "from {}", from.name());
+}
+
+/// Allowed, but there is nothing to connect to: told at once.
+#[track_caller]
+pub fn assert_refused(from: &Namespace, address: Ipv4Addr) {
+    assert_eq!(try_ports(from, address), [Err(Failure::Refused), Err(Failure::Refused)], "from {}", from.name());
+}
+
+/// Names of the pods that answer `count` new connections.
+#[track_caller]
+pub fn pods_answering(from: &Namespace, address: Ipv4Addr, count: usize) -> BTreeSet<String> {
+    let names =
+        (0..count).map(|_| from.get(Proto::Tcp, address, 80).unwrap_or_else(|e| panic!("{address}:80: {e}")).name);
+    names.collect()
+}
+
+/// A long-lived connection to tcp 80.
+#[track_caller]
+pub fn open_stream(from: &Namespace, address: Ipv4Addr) -> Stream {
+    let to = SocketAddrV4::new(address, 80);
+    from.within(|| Stream::open(to)).unwrap_or_else(|e| panic!("no stream to {to}: {e}"))
+}
+
+/// Some more of a stream's rounds come back.
+#[track_caller]
+pub fn assert_alive(stream: &Stream) {
+    let before = stream.bytes();
+    eventually("the stream goes on", || {
+        assert!(!stream.is_broken(), "the stream was cut after {} bytes", stream.bytes());
+        (stream.bytes() > before + 2048).then_some(())
+    });
+}
+
+/// The stream is cut: its server or client gets no more.
+#[track_caller]
+pub fn assert_cut(stream: Stream) {
+    eventually("the stream is cut", || stream.is_broken().then_some(()));
+    let report = stream.stop();
+    assert!(report.broken.is_some(), "{report:?}");
+}
+
+/// New flows to both usual ports.
+pub fn flood(from: &Namespace, address: Ipv4Addr) -> [Flood; 2] {
+    PORTS.map(|(proto, port)| from.within(|| Flood::start(proto, SocketAddrV4::new(address, port))))
+}
+
+/// None of the flood's flows was lost, and there was at least this many of each kind.
+#[track_caller]
+pub fn assert_nothing_lost(floods: impl IntoIterator<Item = Flood>, at_least: u64) {
+    for report in floods.into_iter().map(Flood::stop) {
+        let FloodReport { flows, lost, .. } = report;
+        assert!(lost == 0 && flows >= at_least, "{report:?}");
+    }
+}

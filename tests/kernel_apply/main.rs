@@ -1,0 +1,15 @@
+//! The drivers of the apply stage against the real kernel: every test has a network namespace of its own.
+
+mod bed;
+mod cleanup;
+#[path = "../kernel_netlink/netns.rs"]
+mod netns;
+mod order;
+mod routes;
+mod scale;
+mod scope;
+mod sets;
+mod spelling;
+mod sysctls;
+mod tables;
+mod trouble;

@@ -1,0 +1,57 @@
+# Sourced by the scripts beside it: makes a fresh Debian 12 able to build and test, as root. Each step looks first and says what it does.
+# shellcheck shell=bash
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+die() { printf '\n%s\n' "$*" >&2; exit 1; }
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || die "Network namespaces and kernel tables need root: run this again as root (sudo bash $0)."
+}
+
+# need_commands COMMAND=PACKAGE...: installs the packages of the commands that are missing.
+need_commands() {
+    local entry missing=()
+    for entry in "$@"; do
+        command -v "${entry%%=*}" >/dev/null || missing+=("${entry#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    say "installing ${missing[*]}"
+    command -v apt-get >/dev/null || die "Please install by hand, there is no apt-get here: ${missing[*]}"
+    apt-get update -q || die "apt-get update failed: are the package sources of this machine reachable?"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" ||
+        die "apt-get could not install: ${missing[*]}"
+}
+
+# Tools that the daemon and the tests call, and a linker.
+need_tools() {
+    need_commands ip=iproute2 iptables=iptables ip6tables=iptables ipset=ipset conntrack=conntrack nft=nftables \
+        sysctl=procps curl=curl cc=gcc
+    iptables --version | grep -q nf_tables ||
+        die "iptables is not the nf_tables variant: update-alternatives --set iptables /usr/sbin/iptables-nft"
+}
+
+# A toolchain that satisfies rust-version of Cargo.toml; Debian 12's own is too old.
+need_cargo() {
+    local wanted found
+    [ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
+    found=$(rustc --version 2>/dev/null | cut -d' ' -f2)
+    if [ "$(printf '%s\n' "$wanted" "${found:-0}" | sort -V | head -n 1)" != "$wanted" ]; then
+        say "installing Rust with rustup (found ${found:-none}, $wanted is the oldest that will do)"
+        need_commands curl=curl
+        [ -e /etc/ssl/certs/ca-certificates.crt ] || need_commands update-ca-certificates=ca-certificates
+        if ! command -v rustup >/dev/null; then
+            curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
+                sh -s -- -y --quiet --no-modify-path --profile minimal --default-toolchain none ||
+                die "rustup could not be installed. Install Rust $wanted or newer by hand (https://rustup.rs), then run this again."
+            PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+        fi
+        rustup toolchain install stable --profile minimal && rustup default stable ||
+            die "rustup could not install the stable toolchain."
+    fi
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+        rustup component add rustfmt clippy ||
+        die "rustfmt and clippy are missing and rustup cannot add them: install them for $(rustc --version)."
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Everything that has to hold: format, lints, licences, unit, property, kernel and end-to-end tests. As root, on Debian 12; installs what
+# it needs. With arguments, only the tests whose names contain one of them (cargo test's filters).
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=tests/prepare.sh
+. tests/prepare.sh
+
+need_root
+need_tools
+need_cargo
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-always}" RUST_BACKTRACE="${RUST_BACKTRACE:-0}"
+
+results=()
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# step NAME COMMAND...: runs it, shows it, remembers how it ended.
+step() {
+    local name=$1 begin=$SECONDS outcome=ok
+    shift
+    say "$name"
+    "$@" || { outcome=FAILED; failed=1; }
+    results+=("$(printf '%-28s %-6s %4d s' "$name" "$outcome" $((SECONDS - begin)))")
+}
+
+tests() {
+    cargo test --workspace --no-fail-fast "$@" 2>&1 | tee -a "$log"
+}
+
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets -- -D warnings
+step "licences and sources" bash tests/licences.sh
+step "build" cargo build --workspace --all-targets
+step "tests" tests --all-targets -- "$@"
+step "documentation tests" tests --doc -- "$@"
+
+say "summary"
+printf '%s\n' "${results[@]}"
+# "test result: ok. 12 passed; 0 failed; 0 ignored; ..." of every test binary.
+sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
+    /^test result:/ { passed += $4; failed += $6; ignored += $8 }
+    /^test .* \.\.\. (FAILED|ignored)/ { print "  " $0 }
+    END {
+        printf "%d tests passed, %d failed, %d ignored\n", passed, failed, ignored
+        exit (ignored > 0 || passed == 0)
+    }' || { echo "Tests were left out, or none was run: that is no success."; failed=1; }
+exit $failed
