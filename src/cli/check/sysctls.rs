@@ -40,7 +40,10 @@ fn planned(plan: &Plan, daemon_runs: bool, read: &dyn Fn(&str) -> Option<String>
         ));
     } else {
         let set = different.len();
-        findings.insert(0, Finding::ok(GROUP, format!("{good} values are as planned, {set} are set when the daemon starts")));
+        findings.insert(
+            0,
+            Finding::ok(GROUP, format!("{good} values are as planned, {set} are set when the daemon starts")),
+        );
     }
     findings
 }
