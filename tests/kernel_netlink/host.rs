@@ -7,7 +7,8 @@ use smartnat::sources::host::{read_host, run};
 use smartnat::sources::{SourceEvent, SourceState};
 use tokio::sync::mpsc;
 
-use crate::netns::{in_netns, lost_messages, sh, soon};
+use crate::netns::{in_netns, sh, soon};
+use crate::overrun::lost_messages;
 
 /// No periodic look within a test.
 const NEVER: Duration = Duration::from_secs(3600);

@@ -3,5 +3,6 @@
 mod conntrack;
 mod host;
 mod netns;
+mod overrun;
 mod routing;
 mod tables;

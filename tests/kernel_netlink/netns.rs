@@ -46,11 +46,3 @@ pub fn ip_json(arguments: &str) -> Vec<serde_json::Value> {
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: did not come within {PATIENCE:?}"))
 }
-
-/// Messages that the namespace's netlink sockets had no room for.
-pub fn lost_messages() -> u64 {
-    let table = sh("cat /proc/thread-self/net/netlink");
-    let (head, sockets) = table.split_once('\n').unwrap();
-    let column = head.split_whitespace().position(|name| name == "Drops").unwrap();
-    sockets.lines().map(|socket| socket.split_whitespace().nth(column).unwrap().parse::<u64>().unwrap()).sum()
-}

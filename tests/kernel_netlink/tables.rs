@@ -8,7 +8,8 @@ use smartnat::sources::SourceEvent;
 use smartnat::sources::tables::run;
 use tokio::sync::mpsc;
 
-use crate::netns::{in_netns, lost_messages, sh, soon};
+use crate::netns::{in_netns, sh, soon};
+use crate::overrun::lost_messages;
 
 type Own = Arc<Mutex<BTreeSet<u32>>>;
 
