@@ -90,7 +90,7 @@ fn print(findings: &[Finding]) -> String {
         }
     }
     let count = |level| findings.iter().filter(|f| f.level == level).count();
-    out + &format!("\n{} ok, {} warnings, {} failures\n", count(Level::Ok), count(Level::Warn), count(Level::Fail))
+    out + &format!("\nok: {}, warnings: {}, failures: {}\n", count(Level::Ok), count(Level::Warn), count(Level::Fail))
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
             text,
             "OK    tools       ipset 7\n\
              FAIL  routes      no way\n                  -> add one\n\
-             \n1 ok, 0 warnings, 1 failures\n"
+             \nok: 1, warnings: 0, failures: 1\n"
         );
     }
 }
