@@ -26,6 +26,7 @@ use ipset::Sets;
 use iptables::Tables;
 use routing::RoutingError;
 use routing_memory::RoutingMemory;
+pub use routing_memory::WrittenRouting;
 use sysctl::{SysctlError, Sysctls};
 pub use tool::{OwnWriters, ToolError, Tools};
 
@@ -83,6 +84,12 @@ impl Applier {
     pub fn invalidate(&mut self) {
         self.sets.invalidate();
         self.tables.invalidate();
+    }
+
+    /// Routes and rules of ours as they are since the last apply, also a failed one, if that wrote them: to be put into the snapshot, so
+    /// that the next plan does not begin from a look that is older.
+    pub fn take_written_routing(&mut self) -> Option<WrittenRouting> {
+        self.routing.take_written()
     }
 
     /// Brings the kernel to `desired`. `host` is the snapshot from which it was planned.
