@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::{Answer, CliError, say, world};
+use super::{Answer, CliError, say, status, world};
 use crate::apply::{self, CleanupError, CleanupReport, Tools};
 use crate::settings::LocalSettings;
 
@@ -12,6 +12,14 @@ pub(super) struct CleanupArgs {
 }
 
 pub(super) async fn run(settings: LocalSettings, args: CleanupArgs) -> Result<Answer, CliError> {
+    if status::daemon_answers(settings.monitor).await {
+        let monitor = settings.monitor.local();
+        eprintln!(
+            "smartnat-manager: refused: the daemon runs (it answers at {monitor}) and would put all back; stop it first \
+             (systemctl stop smartnat)"
+        );
+        return Ok(Answer::No);
+    }
     let host = world::host(None).await?;
     match apply::cleanup(Tools::new(settings.tool_timeout), &settings.state_dir, &host, args.force).await {
         Ok(report) => {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::daemon;
+use crate::daemon::{self, DaemonError};
 use crate::error_chain;
 use crate::report::logging::{self, Verbosity};
 use crate::settings::{SettingsArgs, SettingsError};
@@ -111,8 +111,11 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Run => {
             let settings = settings.validate()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            block_on(daemon::run(settings))?.map_err(|e| CliError::failed("the daemon ended", e))?;
-            Ok(Answer::Done)
+            match block_on(daemon::run(settings))? {
+                Ok(()) => Ok(Answer::Done),
+                Err(e @ DaemonError::NoSource) => Err(CliError::Usage(e.to_string())),
+                Err(e) => Err(CliError::failed("the daemon ended", e)),
+            }
         }
         Command::Border => {
             let settings = settings.validate()?;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::table::table;
 use super::{Answer, CliError, say};
-use crate::settings::LocalSettings;
+use crate::settings::{LocalSettings, MonitorAddress};
 
 /// The daemon answers from memory: more than this is no answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +29,12 @@ pub(super) async fn run(settings: LocalSettings, args: StatusArgs) -> Result<Ans
     })?;
     say(&if args.json { format!("{document:#}\n") } else { text(&document) })?;
     Ok(Answer::Done)
+}
+
+/// Whether a daemon answers at its monitor address.
+pub(super) async fn daemon_answers(monitor: MonitorAddress) -> bool {
+    let Ok(body) = fetch(monitor.local()).await else { return false };
+    serde_json::from_str::<Value>(&body).is_ok_and(|d| d["borderClosed"].is_boolean())
 }
 
 /// Body of `/status`. HTTP/1.0, so that the answer ends with the connection and is not cut into chunks.
@@ -160,7 +166,6 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::settings::MonitorAddress;
 
     fn settings(address: SocketAddr) -> LocalSettings {
         LocalSettings {
@@ -201,6 +206,13 @@ mod tests {
         let address = answering("HTTP/1.1 200 OK\r\n\r\n<html>").await;
         let error = run(settings(address), StatusArgs { json: true }).await.unwrap_err();
         assert!(error.to_string().contains("is no JSON"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_is_told_from_other_programs() {
+        let monitor = |address: SocketAddr| settings(address).monitor;
+        assert!(daemon_answers(monitor(answering("HTTP/1.1 200 OK\r\n\r\n{\"borderClosed\": true}").await)).await);
+        assert!(!daemon_answers(monitor(answering("HTTP/1.1 200 OK\r\n\r\n{}").await)).await);
     }
 
     #[test]

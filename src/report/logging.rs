@@ -49,7 +49,7 @@ pub fn init(verbosity: Verbosity) {
     if installed.is_ok()
         && let Some(complaint) = complaint
     {
-        tracing::warn!("{complaint}");
+        tracing::warn!(rust_log = given, "{complaint}");
     }
 }
 

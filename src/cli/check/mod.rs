@@ -62,7 +62,9 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let plan = plan::plan(&settings.border, &world);
             findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
             findings.extend(routes::evaluate(&world.host, &plan));
-            findings.extend(sysctls::evaluate(&plan, &|path| gather.read(&format!("/proc/sys/net/{path}"))));
+            let daemon_runs = super::status::daemon_answers(settings.monitor).await;
+            let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
+            findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));
         }
         Err(error) => findings.push(Finding::fail(
             "snapshot",
@@ -88,7 +90,7 @@ fn print(findings: &[Finding]) -> String {
         }
     }
     let count = |level| findings.iter().filter(|f| f.level == level).count();
-    out + &format!("\n{} ok, {} warnings, {} failures\n", count(Level::Ok), count(Level::Warn), count(Level::Fail))
+    out + &format!("\nok: {}, warnings: {}, failures: {}\n", count(Level::Ok), count(Level::Warn), count(Level::Fail))
 }
 
 #[cfg(test)]
@@ -102,7 +104,7 @@ mod tests {
             text,
             "OK    tools       ipset 7\n\
              FAIL  routes      no way\n                  -> add one\n\
-             \n1 ok, 0 warnings, 1 failures\n"
+             \nok: 1, warnings: 0, failures: 1\n"
         );
     }
 }

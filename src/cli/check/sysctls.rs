@@ -7,15 +7,15 @@ const GROUP: &str = "sysctls";
 const SMALL_TABLE: u64 = 65_536;
 
 /// `read` gives the value of a path below /proc/sys/net.
-pub(super) fn evaluate(plan: &Plan, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
-    let mut findings = planned(plan, read);
+pub(super) fn evaluate(plan: &Plan, daemon_runs: bool, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let mut findings = planned(plan, daemon_runs, read);
     findings.extend(conntrack(read));
     findings.extend(ipvs(read));
     findings
 }
 
-/// What the daemon will write must be there; what differs now is told, since only a running daemon would have set it.
-fn planned(plan: &Plan, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+/// What the daemon writes must be there; what differs although it runs is set back by something.
+fn planned(plan: &Plan, daemon_runs: bool, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut different = Vec::new();
     for (sysctl, wanted) in &plan.dataplane.sysctls {
@@ -29,18 +29,22 @@ fn planned(plan: &Plan, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
             Some(now) => different.push(format!("{sysctl} is {now}, wanted {wanted}")),
         }
     }
+    let good = plan.dataplane.sysctls.len() - findings.len() - different.len();
     if different.is_empty() {
+        findings.insert(0, Finding::ok(GROUP, format!("{good} values are as planned")));
+    } else if daemon_runs {
+        findings.push(Finding::warn(
+            GROUP,
+            different.join(", "),
+            "find what sets them back while the daemon runs (sysctl.d, networkd, another firewall)",
+        ));
+    } else {
+        let set = different.len();
         findings.insert(
             0,
-            Finding::ok(GROUP, format!("{} values are as planned", plan.dataplane.sysctls.len() - findings.len())),
+            Finding::ok(GROUP, format!("{good} values are as planned, {set} are set when the daemon starts")),
         );
-        return findings;
     }
-    findings.push(Finding::warn(
-        GROUP,
-        different.join(", "),
-        "the daemon sets them when it starts; where it runs already, find what sets them back (sysctl.d, networkd, another firewall)",
-    ));
     findings
 }
 
@@ -87,6 +91,10 @@ mod tests {
     use crate::ruleset::{Dataplane, Sysctl};
 
     fn check(values: &[(&str, &str)]) -> Vec<(Level, String)> {
+        check_while(true, values)
+    }
+
+    fn check_while(daemon_runs: bool, values: &[(&str, &str)]) -> Vec<(Level, String)> {
         let mut dataplane = Dataplane::default();
         dataplane.sysctls.insert(Sysctl::IpForward, "1".into());
         dataplane.sysctls.insert(Sysctl::Net("netfilter/nf_conntrack_tcp_be_liberal"), "1".into());
@@ -94,7 +102,7 @@ mod tests {
             Plan { dataplane, flows: FlowPolicy::default(), mappings: [].into(), interfaces: vec![], slots: [].into() };
         let values: BTreeMap<&str, &str> = values.iter().copied().collect();
         let read = |path: &str| values.get(path).map(|v| (*v).to_owned());
-        evaluate(&plan, &read).into_iter().map(|f| (f.level, f.what)).collect()
+        evaluate(&plan, daemon_runs, &read).into_iter().map(|f| (f.level, f.what)).collect()
     }
 
     const GOOD: [(&str, &str); 4] = [
@@ -124,6 +132,8 @@ mod tests {
         let found = with("ipv4/ip_forward", "0");
         assert_eq!(found[0], (Level::Warn, "net/ipv4/ip_forward is 0, wanted 1".into()));
         assert_eq!(check(&GOOD[..1])[1].0, Level::Warn, "a missing sysctl");
+        let before = check_while(false, &[("ipv4/ip_forward", "0"), GOOD[1]]);
+        assert_eq!(before, [(Level::Ok, "1 values are as planned, 1 are set when the daemon starts".into())]);
     }
 
     #[test]

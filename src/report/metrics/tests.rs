@@ -149,3 +149,15 @@ fn a_fresh_report_has_no_family_without_samples() {
     assert!(!text.contains("smartnat_repairs") && !text.contains("smartnat_conntrack"), "{text}");
     assert!(text.contains("smartnat_last_good_pass_timestamp_seconds 0.0\n"));
 }
+
+#[test]
+fn every_metric_stands_in_the_reference() {
+    let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let text = text(false);
+    let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 15);
+    for name in names {
+        let row = |l: &str| l.starts_with(&format!("| `{name}`")) || l.starts_with(&format!("| `{name}{{"));
+        assert!(reference.lines().any(row), "{name} has no row in docs/configuration.md");
+    }
+}
