@@ -10,10 +10,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-. tests/lib/requirements.sh
-require_root
-require_packages
-require_rust
+# shellcheck source=tests/prepare.sh
+. tests/prepare.sh
+need_root
+need_tools
+need_cargo
 
 run=sn-demo-$$
 work=$(mktemp -d)
@@ -22,7 +23,7 @@ declare -a background=()
 finish() {
     local code=$?
     trap - EXIT
-    for pid in "${background[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${background[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
     for ns in border core pod1 pod2 r1 r2 client1 client2 outsider; do ip netns del "$run-$ns" 2>/dev/null || true; done
     [ "$code" -eq 0 ] || { echo; echo "The demo failed (exit $code). The daemon said last:"; tail -n 20 "$work/daemon.log" 2>/dev/null; }
@@ -32,20 +33,19 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 on() { local ns=$1; shift; ip netns exec "$run-$ns" "$@"; }
 # link NS1 IF1 NS2 IF2: a cable between two namespaces.
 link() {
     ip link add "$2" netns "$run-$1" type veth peer name "$4" netns "$run-$3"
-    on "$1" ip link set "$2" up
-    on "$3" ip link set "$4" up
+    on "$1" ip link set dev "$2" up
+    on "$3" ip link set dev "$4" up
 }
 # switch NS PORT...: these interfaces of a namespace share one segment.
 switch() {
     local ns=$1 port; shift
     on "$ns" ip link add br0 type bridge
     on "$ns" ip link set br0 up
-    for port in "$@"; do on "$ns" ip link set "$port" master br0; done
+    for port in "$@"; do on "$ns" ip link set dev "$port" master br0; done
 }
 # until_true SECONDS COMMAND...: waits for a condition.
 until_true() {
@@ -54,6 +54,15 @@ until_true() {
         [ "$SECONDS" -lt "$end" ] || { echo "waited in vain for: $*" >&2; return 1; }
         read -rt 0.1 <> <(:) || true
     done
+}
+
+is_ready() { on border "$manager" status --json | grep -q '"ready": true'; }
+# The daemon's own process is the job, so that it can be killed.
+start_daemon() {
+    ip netns exec "$run-border" "$manager" >>"$work/daemon.log" 2>&1 &
+    daemon=$!
+    background+=("$daemon")
+    until_true 20 is_ready
 }
 
 say "Building (the first time takes some minutes)"
@@ -107,16 +116,14 @@ on client2 ip addr add 192.0.2.130/25 dev eth0
 on client2 ip route add default via 192.0.2.129
 
 for n in 1 2; do
-    on "pod$n" "$peer" serve --name "pod$n" --tcp 8080 --udp 9090 & background+=($!)
+    ip netns exec "$run-pod$n" "$peer" serve --name "pod$n" --tcp 8080 --udp 9090 & background+=($!)
 done
 
 say "Starting smartnat-manager on the border with the Mappings of docs/examples/manifests"
 cp -r docs/examples/manifests "$work/manifests"
 export SNCTRLR_DEFAULT_GW_INTERFACE=eth0 SNCTRLR_INTERFACES_PATTERN='eth[1-9][0-9]*'
 export SNCTRLR_MANIFESTS=$work/manifests SNCTRLR_STATE_DIR=$work/state
-on border "$manager" >"$work/daemon.log" 2>&1 & background+=($!)
-until_true 20 on border "$manager" status
-until_true 20 sh -c "ip netns exec $run-border $manager status --json | grep -q '\"ready\": *true'"
+start_daemon
 on border "$manager" status
 
 # ask WHO tcp|udp ADDRESS:PORT: what the client gets.
@@ -152,11 +159,12 @@ until_true 10 on outsider "$peer" get tcp 203.0.113.10:80 --timeout 1
 ask outsider tcp 203.0.113.10:80
 
 say "The daemon is killed; connections go on without it, and it adopts what is there when it comes back"
-kill -9 "${background[-1]}"
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+on border "$manager" status 2>&1 | sed 's/^/  /' || true
 ask client1 tcp 203.0.113.10:80
 ask client2 udp 198.51.100.10:53
-on border "$manager" >>"$work/daemon.log" 2>&1 & background+=($!)
-until_true 20 sh -c "ip netns exec $run-border $manager status --json | grep -q '\"ready\": *true'"
+start_daemon
 on border "$manager" status
 
 say "That was SmartNat. All of it ran in namespaces, which are removed now."

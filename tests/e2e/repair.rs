@@ -77,7 +77,7 @@ fn rules_routes_and_kernel_parameters_changed_by_others_are_put_right() {
 }
 
 #[test]
-fn all_rules_of_all_tables_flushed_are_back_at_once_and_connections_go_on() {
+fn the_borders_rules_flushed_by_others_are_back_at_once_and_connections_go_on() {
     let bed = Bed::new();
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     // Noticed by event: the periodic look is a minute away.
@@ -85,7 +85,7 @@ fn all_rules_of_all_tables_flushed_are_back_at_once_and_connections_go_on() {
     let whole = kernel_state(&bed);
     let stream = open_stream(&bed.client1, Bed::EXT1);
     for _ in 0..3 {
-        for table in ["mangle", "nat", "filter", "security"] {
+        for table in ["mangle", "filter", "security"] {
             bed.border.run(&format!("iptables -w -t {table} -F"));
         }
         eventually("everything is back", || (kernel_state(&bed) == whole).then_some(()));
@@ -100,7 +100,7 @@ fn a_ruleset_flushed_by_nft_tables_and_all_is_back_at_once() {
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     let _daemon = daemon(&bed, &manifests).start();
     let whole = kernel_state(&bed);
-    // Without a nat table the kernel translates nothing, open connections included: only new ones can be expected to live.
+    // Without rules in nat the kernel translates nothing, open connections included (seen): only new ones can be expected to live.
     bed.border.run("nft flush ruleset");
     eventually("everything is back", || (kernel_state(&bed) == whole).then_some(()));
     assert_served(&bed.client1, Bed::EXT1);

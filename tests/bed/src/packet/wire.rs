@@ -1,6 +1,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -47,10 +47,13 @@ impl Wire {
 
     /// The next frame on this interface, `None` after the timeout.
     pub fn receive(&self, timeout: Duration) -> io::Result<Option<Seen>> {
-        let limit = PollTimeout::try_from(timeout).map_err(io::Error::other)?;
+        let end = Instant::now() + timeout;
         let mut buffer = [0; 2048];
         loop {
-            if poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
+            // Frames of other interfaces wake it too, and must not keep it.
+            let left = end.saturating_duration_since(Instant::now());
+            let limit = PollTimeout::try_from(left).map_err(io::Error::other)?;
+            if left.is_zero() || poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
                 return Ok(None);
             }
             let (n, from) = socket::recvfrom::<LinkAddr>(self.fd.as_raw_fd(), &mut buffer)?;
