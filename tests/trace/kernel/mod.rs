@@ -147,10 +147,16 @@ fn wild() -> impl Strategy<Value = Case> {
         .prop_map(|(interface, source, destination, (kind, tcp_flags, state), hop_limit)| {
             (Packet { hop_limit, state, ..Packet::first(interface, source, destination, kind) }, tcp_flags)
         })
-        .prop_filter("what nobody listens for is answered only when it was sent to one", |(packet, _)| {
-            let to_many = |a: IpAddr| a.is_multicast() || matches!(a, IpAddr::V4(a) if a.octets()[3] == 255);
-            !(matches!(packet.kind, PacketKind::Other(_)) && to_many(packet.destination))
-        })
+        .prop_filter("it must be answered", |(packet, _)| answered(packet))
+}
+
+/// What nobody listens for is told from what is dropped by the answer to it, and only what was sent to one gets an answer.
+fn answered(packet: &Packet) -> bool {
+    let to_many = match packet.destination {
+        IpAddr::V4(a) => a.is_multicast() || a.is_unspecified() || a.octets()[3] == 255,
+        IpAddr::V6(a) => a.is_multicast(),
+    };
+    !(matches!(packet.kind, PacketKind::Other(_)) && to_many)
 }
 
 fn case6() -> impl Strategy<Value = Case> {

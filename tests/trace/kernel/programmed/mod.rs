@@ -18,7 +18,7 @@ use smartnat::trace::{Outcome, Packet, PacketKind, trace};
 use self::border::{Border, Setting, Variant};
 use self::scene::{ENDPOINTS, PORTS, ROUTED, SAME_SUBNET, Scene, Way};
 use super::observe::Observed;
-use super::{anybody, kind4, tcp};
+use super::{answered, anybody, kind4, tcp};
 
 /// Random packets per setting.
 const PACKETS: u32 = 300;
@@ -78,10 +78,7 @@ fn wild(scene: &'static Scene) -> impl Strategy<Value = Case> {
         .prop_map(|(way, source, destination, (kind, tcp_flags, state), hop_limit)| {
             (way, Packet { hop_limit, state, ..first(source, destination, kind) }, tcp_flags)
         })
-        .prop_filter("what nobody listens for is answered only when it was sent to one", |(_, packet, _)| {
-            let to_many = |a: IpAddr| a.is_multicast() || matches!(a, IpAddr::V4(a) if a.octets()[3] == 255);
-            !(matches!(packet.kind, PacketKind::Other(_)) && to_many(packet.destination))
-        })
+        .prop_filter("it must be answered", |(_, packet, _)| answered(packet))
 }
 
 /// Sends random packets; each must end as its trace says.
