@@ -7,17 +7,26 @@ use super::{Context, FamilySets, goto, hook, in_set};
 use crate::model::{Family, Opening, Protocol};
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Ports, Rule, SetDirection, TableRules, Target,
-    ownership::{BORDER, BORDER_IN, OPEN},
+    ownership::{BORDER, BORDER_IN, OPEN, OUT_NEW},
 };
 
 pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
-    let mut forward = passing(context);
+    // The packets of mapped connections first: they are the traffic.
+    let mut forward = mapped(context);
+    for inside in context.inside_interfaces() {
+        let undecided = Match::ConnMark { value: 0, mask: context.marks().slot_mask(), invert: true };
+        forward.push(Rule::new([inside.clone(), undecided], Target::Return));
+        forward.push(Rule::new([inside], goto(OUT_NEW)));
+    }
+    forward.extend(replies(context));
     forward.push(Rule::new([], Target::Drop));
     mangle.chains.insert(BORDER.to_owned(), forward);
     hook(mangle, Builtin::Forward, [], BORDER);
 
     let mut input = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
-    input.extend(passing(context));
+    input.extend(mapped(context));
+    input.extend(context.inside_interfaces().map(|inside| Rule::new([inside], Target::Return)));
+    input.extend(replies(context));
     // Openings are for outsiders: whoever claims to come from the inside must not get an answer sent there. Neighbours in a shared
     // subnet are no impostors.
     let shared = context.topology.externals.iter().filter(|e| !e.shared.is_empty() && family == Family::Ipv4);
@@ -30,41 +39,49 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     mangle.chains.insert(OPEN.to_owned(), openings(context, family));
 }
 
-fn passing(context: &Context) -> Vec<Rule> {
+/// Clients' packets of mapped connections.
+fn mapped(context: &Context) -> Vec<Rule> {
     let marks = context.marks();
-    let mut rules: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], Target::Return)).collect();
     // A client's packets go in the original direction; a reply of a pod never arrives here. A connection that a pod began towards a
     // mapped address (inside slot) is continued from the inside only, except where the two share a subnet.
-    rules.push(Rule::new(
+    let mut rules = vec![Rule::new(
         [
             Match::CtDirection(CtDirection::Original),
             context.mapped(),
             Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: true },
         ],
         Target::Return,
-    ));
+    )];
     rules.extend(context.topology.externals.iter().filter(|e| !e.shared.is_empty()).map(|e| {
         Rule::new(
             [Match::InInterface(e.name.clone()), Match::CtDirection(CtDirection::Original), context.mapped()],
             Target::Return,
         )
     }));
-    rules.extend(context.topology.externals.iter().map(|e| {
-        Rule::new(
-            [
-                Match::InInterface(e.name.clone()),
-                Match::CtState(CtState::Established),
-                Match::CtDirection(CtDirection::Reply),
-                Match::ConnMark {
-                    value: marks.slot(e.slot) | marks.begun_inside(),
-                    mask: marks.slot_mask() | marks.begun_inside() | marks.mapped(),
-                    invert: false,
-                },
-            ],
-            Target::Return,
-        )
-    }));
     rules
+}
+
+/// Answers to connections that were begun inside and left by the interface where the answer arrives.
+fn replies(context: &Context) -> Vec<Rule> {
+    let marks = context.marks();
+    let externals = context.topology.externals.iter();
+    externals
+        .map(|e| {
+            Rule::new(
+                [
+                    Match::InInterface(e.name.clone()),
+                    Match::CtState(CtState::Established),
+                    Match::CtDirection(CtDirection::Reply),
+                    Match::ConnMark {
+                        value: marks.slot(e.slot) | marks.begun_inside(),
+                        mask: marks.slot_mask() | marks.begun_inside() | marks.mapped(),
+                        invert: false,
+                    },
+                ],
+                Target::Return,
+            )
+        })
+        .collect()
 }
 
 fn openings(context: &Context, family: Family) -> Vec<Rule> {

@@ -1,4 +1,4 @@
-//! mangle PREROUTING, OUTPUT and POSTROUTING: which interface a connection belongs to.
+//! mangle PREROUTING and OUTPUT: which interface a connection belongs to.
 //!
 //! The first packet decides and writes the slot into the connection mark; every later packet from the inside takes its way out from there.
 //! The number of rules depends on the number of interfaces only.
@@ -7,23 +7,21 @@ use super::{Context, FamilySets, goto, hook, in_set, not_in_set};
 use crate::model::Family;
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Rule, SetDirection, TableRules, Target,
-    ownership::{EGRESS, INSIDE, INSIDE_NEW, OUT, POST, PRE, PRE_INNER, PRE_NEW, SET_EGRESS},
+    ownership::{EGRESS, INSIDE, INSIDE_NEW, OUT, OUT_NEW, PRE, PRE_INNER, PRE_NEW, SET_EGRESS},
 };
 
 pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     prerouting(context, family, mangle);
     if family == Family::Ipv4 {
         inside(context, mangle);
-        output(context, mangle);
     }
-    postrouting(context, mangle);
+    output(context, family, mangle);
 }
 
 fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     // IPv6 has no policy routing of ours: nothing is restored for what comes from the inside.
     let from_inside = if family == Family::Ipv4 { goto(INSIDE) } else { Target::Return };
-    let mut pre = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
-    pre.extend(context.inside_interfaces().map(|m| Rule::new([m], from_inside.clone())));
+    let mut pre: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], from_inside.clone())).collect();
     pre.push(Rule::new([Match::CtState(CtState::New)], goto(PRE_NEW)));
     mangle.chains.insert(PRE.to_owned(), pre);
     hook(mangle, Builtin::Prerouting, [], PRE);
@@ -86,39 +84,34 @@ fn inside(context: &Context, mangle: &mut TableRules) {
     mangle.chains.insert(INSIDE_NEW.to_owned(), new);
 }
 
-/// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way.
-fn output(context: &Context, mangle: &mut TableRules) {
+/// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way. A connection that the box
+/// begins through an external interface is marked.
+fn output(context: &Context, family: Family, mangle: &mut TableRules) {
     let marks = context.marks();
     let begun_inside = |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
-    mangle.chains.insert(
-        OUT.to_owned(),
-        vec![
-            Rule::new([context.no_slot()], Target::Return),
+    let mut rules = vec![Rule::new([context.no_slot()], goto(OUT_NEW))];
+    if family == Family::Ipv4 {
+        rules.extend([
             Rule::new([Match::CtDirection(CtDirection::Reply), begun_inside(marks.begun_inside())], Target::Return),
             Rule::new([Match::CtDirection(CtDirection::Original), begun_inside(0)], Target::Return),
             Rule::new([], Target::RestoreMark { mask: marks.slot_mask() }),
-        ],
-    );
+        ]);
+    }
+    mangle.chains.insert(OUT.to_owned(), rules);
     hook(mangle, Builtin::Output, [], OUT);
+    mangle.chains.insert(OUT_NEW.to_owned(), leaving(context));
 }
 
-/// Connections begun inside that leave by an external interface remember it, so that the border knows their replies.
-fn postrouting(context: &Context, mangle: &mut TableRules) {
+/// Connections begun inside that leave by an external interface remember it, so that the border knows their replies. Reached from
+/// OUTPUT and from the border, so that POSTROUTING, which every packet passes, needs no hook.
+fn leaving(context: &Context) -> Vec<Rule> {
     let marks = context.marks();
-    let rules = context
-        .topology
-        .externals
-        .iter()
-        .map(|e| {
-            Rule::new(
-                [Match::OutInterface(e.name.clone()), context.no_slot()],
-                Target::SetConnMark {
-                    value: marks.slot(e.slot) | marks.begun_inside(),
-                    mask: marks.slot_mask() | marks.begun_inside(),
-                },
-            )
-        })
-        .collect();
-    mangle.chains.insert(POST.to_owned(), rules);
-    hook(mangle, Builtin::Postrouting, [Match::CtState(CtState::New)], POST);
+    let mark = |slot| Target::SetConnMark {
+        value: marks.slot(slot) | marks.begun_inside(),
+        mask: marks.slot_mask() | marks.begun_inside(),
+    };
+    let externals = context.topology.externals.iter();
+    externals
+        .map(|e| Rule::new([Match::OutInterface(e.name.clone()), Match::CtState(CtState::New)], mark(e.slot)))
+        .collect()
 }
