@@ -115,7 +115,7 @@ mod tests {
         let written = before + Duration::from_millis(1);
         snapshot.wrote(WrittenRouting { routes: [].into(), rules: vec![rule.clone()], at: written });
         assert!(!snapshot.take_host(host(&[]), before), "it was not there yet");
-        assert_eq!(snapshot.world().host.own_rules, [rule.clone()]);
+        assert_eq!(snapshot.world().host.own_rules, std::slice::from_ref(&rule));
         assert!(!snapshot.take_host(host(&[rule]), written + Duration::from_millis(1)));
         assert!(snapshot.take_host(host(&[]), written + Duration::from_millis(2)), "somebody removed it");
         assert_eq!(snapshot.world().host.own_rules, []);
