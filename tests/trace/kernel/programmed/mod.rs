@@ -6,14 +6,16 @@ mod scene;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bed::packet::flags;
 use bed::peer::Proto;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
-use smartnat::trace::{Outcome, Packet, PacketKind, trace};
+use smartnat::model::MarkLayout;
+use smartnat::ruleset::CtDirection;
+use smartnat::trace::{Outcome, Packet, PacketKind, PacketState, trace};
 
 use self::border::{Border, Setting, Variant};
 use self::scene::{ENDPOINTS, PORTS, ROUTED, SAME_SUBNET, Scene, Way};
@@ -159,6 +161,75 @@ fn the_pods_that_the_kernel_chooses_are_those_of_the_trace() {
                 }));
             }
             assert_eq!(chosen, possible, "of {destination} port {port} from {}", way.role);
+        }
+    }
+}
+
+/// Sends the answer to a connection that went through the border: where it goes must be what the trace says, and it must come from `seen`.
+fn assert_answered(border: &mut Border, way: &Way, answer: &Packet, seen: SocketAddr) {
+    let (arrived, observed) = border.send(way, answer, flags::SYN_ACK);
+    let traced = trace(&border.plan.dataplane, &border.host, &arrived);
+    let [Outcome::Forwarded { to, out_interface, .. }] = traced.outcomes.iter().collect::<Vec<_>>()[..] else {
+        panic!("{traced}")
+    };
+    match observed {
+        Observed::Forwarded { to: t, source, source_port, out_interface: o } => {
+            assert_eq!((t, o), (*to, out_interface.as_str()), "{traced}");
+            assert_eq!(SocketAddr::new(source, source_port), seen, "{traced}");
+        }
+        other => panic!("the kernel did {other:?}, but\n{traced}"),
+    }
+}
+
+fn answer(from: SocketAddr, to: SocketAddr, is_tcp: bool, connmark: u32, dnat: bool, reaches: SocketAddr) -> Packet {
+    let kind = match is_tcp {
+        true => tcp(from.port(), to.port()),
+        false => PacketKind::Udp { source_port: from.port(), destination_port: to.port() },
+    };
+    let direction = CtDirection::Reply;
+    let state = PacketState::Established { direction, connmark, dnat, destination: Some(reaches) };
+    Packet { state, ..first(from.ip(), to.ip(), kind) }
+}
+
+#[test]
+fn trace_agrees_with_the_kernel_on_answers() {
+    let marks = MarkLayout::default();
+    for scene in [&ROUTED, &SAME_SUBNET] {
+        let setting = Setting::new(scene);
+        for variant in ALL {
+            let mut border = Border::start(&setting, variant);
+            let mut port = 30_000;
+            // Of pods to clients. Nobody has the client's address, so nobody ends the connection.
+            for (way, (which, protocol, endpoint)) in
+                scene.outside.iter().flat_map(|way| [0, 1, 3, 4].map(|i| (way, ENDPOINTS[i])))
+            {
+                port += 1;
+                let is_tcp = protocol == Proto::Tcp;
+                let client = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 7).into(), port);
+                let mapped = SocketAddr::new(scene.mapped[which].into(), endpoint);
+                let begin = answer(client, mapped, is_tcp, 0, false, mapped).kind;
+                let (arrived, observed) = border.send(way, &first(client.ip(), mapped.ip(), begin), flags::SYN);
+                let Observed::Forwarded { to: pod, source, source_port, .. } = observed else {
+                    panic!("{arrived}: {observed:?}")
+                };
+                let connmark = marks.mapped() | marks.slot(border.plan.slots[&arrived.interface]);
+                let back = answer(pod, SocketAddr::new(source, source_port), is_tcp, connmark, true, client);
+                assert_answered(&mut border, &scene.inside[0], &back, mapped);
+            }
+            // To pods that began by themselves, by way of their Mapping's address.
+            for (way, pod) in scene.pods.iter().filter(|_| variant.snat) {
+                port += 1;
+                let outsider = SocketAddr::new(Ipv4Addr::new(198, 18, 0, 7).into(), 443);
+                let pod = SocketAddr::new((*pod).into(), port);
+                let (arrived, observed) =
+                    border.send(way, &first(pod.ip(), outsider.ip(), tcp(port, outsider.port())), flags::SYN);
+                let Observed::Forwarded { source, source_port, out_interface, .. } = observed else {
+                    panic!("{arrived}: {observed:?}")
+                };
+                let connmark = marks.begun_inside() | marks.slot(border.plan.slots[out_interface]);
+                let back = answer(outsider, SocketAddr::new(source, source_port), true, connmark, false, pod);
+                assert_answered(&mut border, &scene.outside[0], &back, outsider);
+            }
         }
     }
 }
