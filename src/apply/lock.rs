@@ -14,7 +14,7 @@ pub enum LockError {
         path.display()
     )]
     Held { pid: Option<u32>, path: PathBuf },
-    #[error("{} could not be opened; the state directory must be writable", path.display())]
+    #[error("{} could not be opened; make the state directory writable (as root), or name another by SNCTRLR_STATE_DIR", path.display())]
     Open { path: PathBuf, source: io::Error },
 }
 

@@ -162,7 +162,7 @@ impl Daemon {
                 tracing::error!(
                     error = message,
                     retry_seconds = delay.as_secs(),
-                    "apply failed; what worked goes on working"
+                    "apply failed; what worked goes on working (`smartnat-manager check` looks for causes)"
                 );
                 let calls = (self.tools.calls() - calls_before) as u64;
                 self.reports.send_modify(|r| r.pass_failed(failed_step(&error), message, calls, SystemTime::now()));

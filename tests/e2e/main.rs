@@ -20,3 +20,4 @@ mod settings;
 mod sources;
 mod stream;
 mod support;
+mod trouble;
