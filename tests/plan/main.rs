@@ -1,5 +1,6 @@
 //! Properties of whole plans: worlds in, dataplanes out, no kernel.
 
+mod packets;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
