@@ -4,7 +4,7 @@
 //! The number of rules depends on the number of interfaces only.
 
 use super::{Context, FamilySets, goto, hook, in_set, not_in_set};
-use crate::model::Family;
+use crate::model::{Family, Protocol};
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Rule, SetDirection, TableRules, Target,
     ownership::{EGRESS, INSIDE, INSIDE_NEW, OUT, OUT_NEW, PRE, PRE_INNER, PRE_NEW, SET_EGRESS},
@@ -71,6 +71,8 @@ fn inside(context: &Context, mangle: &mut TableRules) {
         mangle.chains.insert(
             EGRESS.to_owned(),
             vec![
+                // Not the beginning of a connection: an answer on one that was cut. As a connection of the pod's own it would go on.
+                Rule::new([Match::Protocol(Protocol::Tcp), Match::NotSyn], Target::Drop),
                 Rule::new([], Target::MapMark { set: SET_EGRESS.to_owned() }),
                 Rule::new([], Target::SaveMark { mask: marks.slot_mask() }),
                 Rule::new([], Target::SetConnMark { value: marks.begun_inside(), mask: marks.begun_inside() }),
