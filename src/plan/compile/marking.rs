@@ -49,13 +49,27 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     }
 }
 
-/// Packets from the inside: two rules for those of decided connections.
+/// Packets from the inside: three rules for those of decided connections.
 fn inside(context: &Context, mangle: &mut TableRules) {
     let marks = context.marks();
     let restore = Target::RestoreMark { mask: marks.slot_mask() };
-    mangle
-        .chains
-        .insert(INSIDE.to_owned(), vec![Rule::new([context.no_slot()], goto(INSIDE_NEW)), Rule::new([], restore)]);
+    mangle.chains.insert(
+        INSIDE.to_owned(),
+        vec![
+            Rule::new([context.no_slot()], goto(INSIDE_NEW)),
+            // Whoever on the inside speaks for a client is an impostor. Sent out by the slot's table, its packet would make the kernel
+            // drop the whole connection: a masqueraded one must not change its interface.
+            Rule::new(
+                [
+                    Match::CtDirection(CtDirection::Original),
+                    Match::ConnMark { value: 0, mask: marks.begun_inside(), invert: false },
+                    Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: true },
+                ],
+                Target::Drop,
+            ),
+            Rule::new([], restore),
+        ],
+    );
     let mut new = Vec::new();
     if context.config.snat {
         let inner = FamilySets::of(Family::Ipv4).inner;
