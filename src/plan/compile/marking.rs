@@ -22,14 +22,24 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     // IPv6 has no policy routing of ours: nothing is restored for what comes from the inside.
     let from_inside = if family == Family::Ipv4 { goto(INSIDE) } else { Target::Return };
     let mut pre: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], from_inside.clone())).collect();
-    pre.push(Rule::new([Match::CtState(CtState::New)], goto(PRE_NEW)));
+    pre.push(Rule::new([Match::CtState(CtState::Established)], Target::Return));
+    pre.push(Rule::new([], goto(PRE_NEW)));
     mangle.chains.insert(PRE.to_owned(), pre);
     hook(mangle, Builtin::Prerouting, [], PRE);
 
     // A forged inside source gets no slot, hence no Mapping; see nat.
     let shared = context.has_shared() && family == Family::Ipv4;
     let inner = if shared { goto(PRE_INNER) } else { Target::Return };
-    let mut new = vec![Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], inner)];
+    let mut new = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
+    if family == Family::Ipv4 {
+        // What begins outside is for an address of the box. The rest goes no farther, so that nothing answers it: "time exceeded" and
+        // "fragmentation needed" are sent before FORWARD is asked.
+        new.push(Rule::new([Match::DestinationElsewhere], Target::Drop));
+    }
+    // Until a connection is answered its packets are NEW: the first of them decided, and a forged one must not move it.
+    let decided = Match::ConnMark { value: 0, mask: context.marks().slot_mask(), invert: true };
+    new.push(Rule::new([decided], Target::Return));
+    new.push(Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], inner));
     for e in &context.topology.externals {
         new.push(Rule::new([Match::InInterface(e.name.clone())], context.set_slot(context.marks().slot(e.slot))));
     }
