@@ -57,7 +57,7 @@ for border in plain one many; do
     on "$border" ip route add 10.244.0.0/16 via 10.0.$n.1
 done
 on pod ip addr add 10.244.1.2/32 dev lo
-on pod iperf3 -s -D -p 5201 --pidfile "$work/iperf3.pid" >/dev/null
+ip netns exec "$run-pod" iperf3 -s -p 5201 >/dev/null & background+=($!)
 # What arrives is counted at the pod's link; an answer would only cost time.
 on pod iptables -t raw -A PREROUTING -p udp --dport 9090 -j DROP
 

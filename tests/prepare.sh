@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it: makes a fresh Debian 12 able to build and test, as root. Each step looks first and says what it does.
 # shellcheck shell=bash
 
+toolchain=1.95.0
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
@@ -43,13 +44,14 @@ need_cargo() {
         need_commands curl=curl
         [ -e /etc/ssl/certs/ca-certificates.crt ] || need_commands update-ca-certificates=ca-certificates
         if ! command -v rustup >/dev/null; then
-            curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
+            curl --proto '=https' --tlsv1.2 -fsS https://static.rust-lang.org/rustup/rustup-init.sh |
                 sh -s -- -y --quiet --no-modify-path --profile minimal --default-toolchain none ||
                 die "rustup could not be installed. Install Rust $wanted or newer by hand (https://rustup.rs), then run this again."
             PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
         fi
-        rustup toolchain install stable --profile minimal && rustup default stable ||
-            die "rustup could not install the stable toolchain."
+        # A fixed version, as lints differ between them; the machine's own default stays what it is.
+        rustup toolchain install "$toolchain" --profile minimal || die "rustup could not install Rust $toolchain."
+        export RUSTUP_TOOLCHAIN=$toolchain
     fi
     cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
         rustup component add rustfmt clippy ||

@@ -32,7 +32,7 @@ tests() {
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "licences and sources" bash tests/licences.sh
-step "build" cargo build --workspace --all-targets
+step "build" cargo test --workspace --all-targets --no-run
 step "tests" tests --all-targets -- "$@"
 step "documentation tests" tests --doc -- "$@"
 

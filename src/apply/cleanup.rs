@@ -6,7 +6,7 @@
 //! The tables are read by the iptables crate, and emptied by one restore for each family and step rather than by the crate's single
 //! commands: chains that lead to each other, and the hook that leads to the first of them, go in one transaction, or none does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -36,12 +36,17 @@ pub struct CleanupReport {
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
     #[error(
-        "refused: kube-proxy's chains are here ({}) and forwarding would stay on (net.ipv4.ip_forward=1). Without the border \
-         every host on an external interface would reach all ClusterIPs, NodePorts and pods. Stop kube-proxy and run \
-         `kube-proxy --cleanup`, or set net.ipv4.ip_forward=0, or insist with --force",
-        chains.join(", ")
+        "refused: kube-proxy's chains are here ({}). Without the border every host on an external interface would reach what \
+         kube-proxy answers for on this box: ClusterIPs and NodePorts (in IPVS mode also without forwarding){}. Stop kube-proxy and \
+         run `kube-proxy --cleanup`, or insist with --force",
+        chains.join(", "),
+        if *forwarding { "; and all pods, because forwarding would stay on (net.ipv4.ip_forward=1)" } else { "" }
     )]
-    WouldOpen { chains: Vec<String> },
+    WouldOpen {
+        chains: Vec<String>,
+        /// Whether packets would be forwarded afterwards.
+        forwarding: bool,
+    },
     #[error("reading the kernel's {what} failed")]
     Look { what: &'static str, source: ToolError },
     #[error("{what} could not be removed")]
@@ -72,8 +77,8 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
     let originals = Originals::load(state_dir)?;
 
     let chains = kube_chains(&tools).await.map_err(look("tables"))?;
-    if !force && !chains.is_empty() && tables.any() && forwarding_after(&originals)? {
-        return Err(CleanupError::WouldOpen { chains });
+    if !force && !chains.is_empty() && tables.any() {
+        return Err(CleanupError::WouldOpen { chains, forwarding: forwarding_after(&originals)? });
     }
 
     let mut report = CleanupReport::default();
@@ -94,15 +99,15 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
     Ok(report)
 }
 
-/// kube-proxy's chains in nat: they make this box a way to every Service.
+/// kube-proxy's chains in nat, of both families: they make this box a way to every Service.
 async fn kube_chains(tools: &Tools) -> Result<Vec<String>, ToolError> {
-    let listing = tools.list_table(Family::Ipv4, Table::Nat).await?;
-    Ok(listing
-        .lines()
-        .filter_map(|l| l.strip_prefix("-N "))
-        .filter(|n| n.starts_with("KUBE-"))
-        .map(str::to_owned)
-        .collect())
+    let mut chains = BTreeSet::new();
+    for family in Family::ALL {
+        let listing = tools.list_table(family, Table::Nat).await?;
+        let names = listing.lines().filter_map(|l| l.strip_prefix("-N ")).filter(|n| n.starts_with("KUBE-"));
+        chains.extend(names.map(str::to_owned));
+    }
+    Ok(chains.into_iter().collect())
 }
 
 fn forwarding() -> Result<bool, CleanupError> {

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod held;
 pub mod ipset;
 pub mod iptables;
+pub mod lock;
 pub mod routing;
 mod routing_memory;
 pub mod state;
@@ -24,8 +25,10 @@ pub use cleanup::{CleanupError, CleanupReport, cleanup};
 pub use held::{Held, held};
 use ipset::Sets;
 use iptables::Tables;
+pub use lock::{LockError, WriterLock};
 use routing::RoutingError;
 use routing_memory::RoutingMemory;
+pub use routing_memory::WrittenRouting;
 use sysctl::{SysctlError, Sysctls};
 pub use tool::{OwnWriters, ToolError, Tools};
 
@@ -83,6 +86,12 @@ impl Applier {
     pub fn invalidate(&mut self) {
         self.sets.invalidate();
         self.tables.invalidate();
+    }
+
+    /// Routes and rules of ours as they are since the last apply, also a failed one, if that wrote them: to be put into the snapshot, so
+    /// that the next plan does not begin from a look that is older.
+    pub fn take_written_routing(&mut self) -> Option<WrittenRouting> {
+        self.routing.take_written()
     }
 
     /// Brings the kernel to `desired`. `host` is the snapshot from which it was planned.

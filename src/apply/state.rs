@@ -17,7 +17,7 @@ pub enum StateError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not what SmartNat wrote there; look at it and remove it", path.display())]
     Syntax { path: PathBuf, source: serde_json::Error },
-    #[error("{} could not be written; the state directory must be writable", path.display())]
+    #[error("{} could not be written; make the state directory writable, or name another by SNCTRLR_STATE_DIR", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -40,6 +40,8 @@ struct Contents {
 pub struct Originals {
     path: PathBuf,
     contents: Contents,
+    /// The file does not hold all of `contents`.
+    unsaved: bool,
 }
 
 impl Originals {
@@ -61,7 +63,7 @@ impl Originals {
             Some(contents) if contents.boot_id == boot_id => contents,
             _ => Contents { boot_id, sysctls: BTreeMap::new() },
         };
-        Ok(Originals { path, contents })
+        Ok(Originals { path, contents, unsaved: false })
     }
 
     pub fn sysctls(&self) -> &BTreeMap<String, Original> {
@@ -70,21 +72,25 @@ impl Originals {
 
     /// Notes values about to be overwritten and saves them. What was there before our first write stays what it was.
     pub fn record(&mut self, writes: impl IntoIterator<Item = (String, Original)>) -> Result<(), StateError> {
-        let mut changed = false;
         for (path, new) in writes {
             match self.contents.sysctls.get_mut(&path) {
                 Some(known) if known.ours == new.ours => {}
                 Some(known) => {
                     known.ours = new.ours;
-                    changed = true;
+                    self.unsaved = true;
                 }
                 None => {
                     self.contents.sysctls.insert(path, new);
-                    changed = true;
+                    self.unsaved = true;
                 }
             }
         }
-        if changed { self.save() } else { Ok(()) }
+        // Also what an earlier call could not save: nothing may be overwritten whose value is not on disk.
+        if self.unsaved {
+            self.save()?;
+            self.unsaved = false;
+        }
+        Ok(())
     }
 
     /// Removes the file: everything was put back.
@@ -155,6 +161,21 @@ mod tests {
         fs::write(dir.path().join(FILE), "{").unwrap();
         let error = Originals::load(dir.path()).unwrap_err();
         assert!(error.to_string().contains("sysctls.json"), "{error}");
+    }
+
+    #[test]
+    fn what_could_not_be_saved_is_an_error_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let obstacle = dir.path().join("sysctls.json.new");
+        fs::create_dir(&obstacle).unwrap();
+        let mut originals = Originals::load(dir.path()).unwrap();
+        for _ in 0..2 {
+            let error = originals.record(write("0", "1")).unwrap_err();
+            assert!(error.to_string().contains("SNCTRLR_STATE_DIR"), "{error}");
+        }
+        fs::remove_dir(&obstacle).unwrap();
+        originals.record(write("0", "1")).unwrap();
+        assert_eq!(Originals::load(dir.path()).unwrap().sysctls().len(), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::{Answer, CliError, say, status, world};
-use crate::apply::{self, CleanupError, CleanupReport, Tools};
+use crate::apply::{self, CleanupError, CleanupReport, LockError, Tools, WriterLock};
 use crate::settings::LocalSettings;
 
 #[derive(Debug, Args)]
@@ -12,11 +12,19 @@ pub(super) struct CleanupArgs {
 }
 
 pub(super) async fn run(settings: LocalSettings, args: CleanupArgs) -> Result<Answer, CliError> {
+    let _lock = match WriterLock::take(&settings.state_dir) {
+        Ok(lock) => lock,
+        Err(held @ LockError::Held { .. }) => {
+            eprintln!("smartnat-manager: refused: {held}; it would put all back");
+            return Ok(Answer::No);
+        }
+        Err(error) => return Err(CliError::failed("nothing was removed", error)),
+    };
     if status::daemon_answers(settings.monitor).await {
         let monitor = settings.monitor.local();
         eprintln!(
-            "smartnat-manager: refused: the daemon runs (it answers at {monitor}) and would put all back; stop it first \
-             (systemctl stop smartnat)"
+            "smartnat-manager: refused: a daemon with another SNCTRLR_STATE_DIR runs (it answers at {monitor}) and would put all \
+             back; stop it first (systemctl stop smartnat)"
         );
         return Ok(Answer::No);
     }

@@ -6,9 +6,22 @@ use super::world::{self, HostArgs};
 use super::{Answer, CliError, say};
 use crate::plan;
 use crate::settings::Settings;
-use crate::trace::{Packet, PacketKind, trace};
+use crate::trace::{Outcome, Packet, PacketKind, trace};
+
+/// What the output and the exit code say, as `--help` and docs/configuration.md tell it.
+const READING: &str = "\
+The packet is the first of its connection. The output lists the rules that match, in the kernel's order, and ends with
+  Mapping   whose rules it met last: NAMESPACE/NAME:PROTOCOL/PORT
+  Because   what decided, and by which rule
+  Verdict   forwarded, delivered to the box itself, refused, or dropped
+
+Exit codes:
+  0  followed to its end, whatever the verdict
+  1  the host, the objects or a chain cannot be read or followed; the message says what
+  2  the command line or a setting is wrong";
 
 #[derive(Debug, Args)]
+#[command(after_help = READING)]
 pub(super) struct TraceArgs {
     /// Address of the client
     #[arg(long, value_name = "IP")]
@@ -74,8 +87,10 @@ pub(super) async fn run(settings: Settings, args: TraceArgs) -> Result<Answer, C
     if !known {
         eprintln!("smartnat-manager: the host has no interface {}; it is traced as one not seen yet", args.interface);
     }
-    say(&format!("{}\n", trace(&plan.dataplane, &world.host, &packet).to_string().trim_end()))?;
-    Ok(Answer::Done)
+    let trace = trace(&plan.dataplane, &world.host, &packet);
+    say(&format!("{}\n", trace.to_string().trim_end()))?;
+    let lost = trace.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unknown { .. }));
+    if lost { Err(CliError::Plain("the packet could not be followed to its end".to_owned())) } else { Ok(Answer::Done) }
 }
 
 #[cfg(test)]

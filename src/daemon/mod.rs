@@ -99,7 +99,7 @@ impl Daemon {
         let mut beat = every(self.systemd.heartbeat_interval().map_or(HEARTBEAT, |i| i.min(HEARTBEAT)));
         tokio::pin!(stop);
         // The border is closed before anything is heard from the sources.
-        self.pass().await;
+        self.pass(&mut beat).await;
         loop {
             tokio::select! {
                 signal = &mut stop => {
@@ -108,8 +108,8 @@ impl Daemon {
                     return;
                 }
                 Some(event) = events.recv() => self.take(event),
-                () = self.dirty.due(), if self.retry.at.is_none() => self.pass().await,
-                () = self.retry.due() => self.pass().await,
+                () = self.dirty.due(), if self.retry.at.is_none() => self.pass(&mut beat).await,
+                () = self.retry.due() => self.pass(&mut beat).await,
                 _ = refresh.tick() => {
                     self.applier.invalidate();
                     self.dirty.mark(Instant::now());
@@ -124,7 +124,7 @@ impl Daemon {
 
     fn take(&mut self, event: SourceEvent) {
         let changed = match event {
-            SourceEvent::Host(host) => self.snapshot.take_host(host),
+            SourceEvent::Host { host, begun } => self.snapshot.take_host(host, begun),
             SourceEvent::Objects { source, objects } => self.snapshot.take_objects(source, objects),
             SourceEvent::State { source, state } => {
                 self.reports.send_modify(|r| r.source_state(source, state, SystemTime::now()));
@@ -140,14 +140,18 @@ impl Daemon {
         }
     }
 
-    async fn pass(&mut self) {
+    async fn pass(&mut self, beat: &mut Interval) {
         self.dirty.clear();
         let begun = Instant::now();
         let plan = plan::plan(&self.settings.border, self.snapshot.world());
         let scope = if self.snapshot.is_complete() { Scope::Full } else { Scope::Border };
         self.snapshot.keep_slots(&plan);
         let calls_before = self.tools.calls();
-        match self.applier.apply(&plan.dataplane, &self.snapshot.world().host, scope).await {
+        let result = self.apply(&plan, scope, beat).await;
+        if let Some(routing) = self.applier.take_written_routing() {
+            self.snapshot.wrote(routing);
+        }
+        match result {
             Ok(applied) => {
                 let flows = if scope == Scope::Full { self.clean_flows(&plan).await } else { BTreeMap::new() };
                 self.succeeded(plan, scope, &applied, flows, begun.elapsed());
@@ -158,10 +162,27 @@ impl Daemon {
                 tracing::error!(
                     error = message,
                     retry_seconds = delay.as_secs(),
-                    "apply failed; what worked goes on working"
+                    "apply failed; what worked goes on working (`smartnat-manager check` looks for causes)"
                 );
                 let calls = (self.tools.calls() - calls_before) as u64;
                 self.reports.send_modify(|r| r.pass_failed(failed_step(&error), message, calls, SystemTime::now()));
+            }
+        }
+    }
+
+    /// Shows meanwhile that it is alive, as long as it gets on: one call of a tool after the other.
+    async fn apply(&mut self, plan: &Plan, scope: Scope, beat: &mut Interval) -> Result<Applied, ApplyError> {
+        let applying = self.applier.apply(&plan.dataplane, &self.snapshot.world().host, scope);
+        tokio::pin!(applying);
+        let mut calls = self.tools.calls();
+        loop {
+            tokio::select! {
+                result = &mut applying => return result,
+                _ = beat.tick() => if calls != self.tools.calls() {
+                    calls = self.tools.calls();
+                    self.reports.send_modify(Report::beat);
+                    self.systemd.heartbeat(std::time::Instant::now());
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use crate::apply::WrittenRouting;
 use crate::model::{Host, Objects, World};
 use crate::plan::Plan;
 use crate::sources::SourceName;
@@ -9,11 +11,13 @@ pub struct Snapshot {
     world: World,
     /// One entry for every source of objects; `None` until it has delivered its first complete state.
     objects: BTreeMap<SourceName, Option<Objects>>,
+    /// When routes and rules of ours were last put in by [`Self::wrote`].
+    written: Option<Instant>,
 }
 
 impl Snapshot {
     pub fn new(world: World, sources: impl IntoIterator<Item = SourceName>) -> Self {
-        Snapshot { world, objects: sources.into_iter().map(|s| (s, None)).collect() }
+        Snapshot { world, objects: sources.into_iter().map(|s| (s, None)).collect(), written: None }
     }
 
     pub fn world(&self) -> &World {
@@ -25,8 +29,15 @@ impl Snapshot {
         self.world.objects.is_some()
     }
 
-    /// Whether anything is different now.
-    pub fn take_host(&mut self, host: Host) -> bool {
+    /// Whether anything is different now. A look that began before our last write does not show all of it: of ours, what is known is
+    /// kept then. The write was an event to the source, which looks again.
+    pub fn take_host(&mut self, mut host: Host, begun: Instant) -> bool {
+        if self.written.is_some_and(|written| begun <= written) {
+            let known = &self.world.host;
+            host.own_routes.clone_from(&known.own_routes);
+            host.own_rules.clone_from(&known.own_rules);
+            host.own_strays.clone_from(&known.own_strays);
+        }
         let changed = self.world.host != host;
         self.world.host = host;
         changed
@@ -48,6 +59,14 @@ impl Snapshot {
         changed
     }
 
+    /// Routes and rules of ours were written, all that were planned.
+    pub fn wrote(&mut self, routing: WrittenRouting) {
+        self.world.host.own_routes = routing.routes;
+        self.world.host.own_rules = routing.rules;
+        self.world.host.own_strays.clear();
+        self.written = Some(routing.at);
+    }
+
     /// Slots once given are kept, whatever the kernel's rules say until they are read again.
     pub fn keep_slots(&mut self, plan: &Plan) {
         self.world.slots.clone_from(&plan.slots);
@@ -56,8 +75,11 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::model::{ObjectKey, Service, ServiceType};
+    use crate::model::{Family, ObjectKey, Service, ServiceType};
+    use crate::ruleset::{PolicyRule, RuleSelector};
 
     fn objects(name: &str) -> Objects {
         let service = Service {
@@ -74,6 +96,29 @@ mod tests {
     fn empty() -> Snapshot {
         let world = World { host: Host::default(), objects: None, slots: BTreeMap::new() };
         Snapshot::new(world, ["one", "two"])
+    }
+
+    fn host(own_rules: &[PolicyRule]) -> Host {
+        Host { own_rules: own_rules.to_vec(), ..Host::default() }
+    }
+
+    #[test]
+    fn a_look_older_than_our_own_write_does_not_undo_it_and_a_newer_one_counts() {
+        let rule = PolicyRule {
+            family: Family::Ipv4,
+            priority: 100,
+            selector: RuleSelector::OutInterface("eth1".into()),
+            table: 1001,
+        };
+        let mut snapshot = empty();
+        let before = Instant::now();
+        let written = before + Duration::from_millis(1);
+        snapshot.wrote(WrittenRouting { routes: [].into(), rules: vec![rule.clone()], at: written });
+        assert!(!snapshot.take_host(host(&[]), before), "it was not there yet");
+        assert_eq!(snapshot.world().host.own_rules, std::slice::from_ref(&rule));
+        assert!(!snapshot.take_host(host(&[rule]), written + Duration::from_millis(1)));
+        assert!(snapshot.take_host(host(&[]), written + Duration::from_millis(2)), "somebody removed it");
+        assert_eq!(snapshot.world().host.own_rules, []);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::snapshot::Snapshot;
-use crate::apply::{Applied, Applier, ApplyError, Scope, Tools};
+use crate::apply::{Applied, Applier, ApplyError, LockError, Scope, Tools, WriterLock};
+use crate::error_chain;
 use crate::model::World;
 use crate::plan::{self, slots};
 use crate::report::{self, Monitor, Report};
@@ -22,6 +23,8 @@ const MANIFESTS: &str = "manifests";
 pub enum DaemonError {
     #[error("no source of objects; name a directory of manifests with --manifests DIR or SNCTRLR_MANIFESTS")]
     NoSource,
+    #[error(transparent)]
+    Running(LockError),
     #[error("the host's interfaces, addresses and routes could not be read by netlink")]
     Host(#[from] HostError),
     #[error("signals could not be listened for")]
@@ -34,6 +37,7 @@ pub enum DaemonError {
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let directory = settings.manifests.clone().ok_or(DaemonError::NoSource)?;
     let stop = stop_signal()?;
+    let _lock = only_writer(&settings)?;
     let host = read_host().await?;
     let kept = slots::remembered(&settings.border, &host.own_rules);
     let snapshot = Snapshot::new(World { host, objects: None, slots: kept }, [MANIFESTS]);
@@ -55,8 +59,26 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// Refuses to be the second writer. A state directory that cannot be used is no reason to leave the border open: the pass that needs it
+/// says so.
+fn only_writer(settings: &Settings) -> Result<Option<WriterLock>, DaemonError> {
+    match WriterLock::take(&settings.state_dir) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(held @ LockError::Held { .. }) => Err(DaemonError::Running(held)),
+        Err(error) => {
+            tracing::warn!(
+                error = error_chain(&error),
+                "going on without a lock; see that no other smartnat-manager runs here (SNCTRLR_STATE_DIR)"
+            );
+            Ok(None)
+        }
+    }
+}
+
 fn monitor(settings: &Settings, report: watch::Receiver<Report>) -> Monitor {
-    Monitor { report, instance: settings.border.instance_name.as_str().into(), stuck_after: settings.autorefresh * 3 }
+    // The loop shows itself at every refresh, and in a pass between two calls of tools.
+    let stuck_after = settings.autorefresh.max(settings.tool_timeout).max(super::HEARTBEAT) * 3;
+    Monitor { report, instance: settings.border.instance_name.as_str().into(), stuck_after }
 }
 
 /// Closes the border alone: what follows from the host (which may have no interface yet), without enabling forwarding.

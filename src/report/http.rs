@@ -32,7 +32,7 @@ pub struct Monitor {
     pub report: watch::Receiver<Report>,
     /// Name of this instance, as it stands in `instances[]`.
     pub instance: Arc<str>,
-    /// Without a heartbeat for so long the loop counts as stuck: three autorefresh periods.
+    /// Without a heartbeat for so long the loop counts as stuck.
     pub stuck_after: Duration,
 }
 

@@ -11,6 +11,8 @@ pub mod manifests;
 pub mod tables;
 mod yaml;
 
+use std::time::Instant;
+
 pub use yaml::Position;
 
 use crate::model::{Host, Objects};
@@ -20,8 +22,11 @@ pub type SourceName = &'static str;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceEvent {
-    /// A complete look at the host.
-    Host(Host),
+    /// A complete look at the host, and when it began: what was written after that may or may not be in it.
+    Host {
+        host: Host,
+        begun: Instant,
+    },
     /// A complete set of objects.
     Objects {
         source: SourceName,

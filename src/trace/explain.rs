@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::packet::Shown;
-use super::{DroppedBy, Effect, Outcome, SourceSeen, Step, Trace};
+use super::{DroppedBy, Effect, Outcome, Place, Reason, SourceSeen, Step, Trace};
 use crate::ruleset::RejectWith;
 
 /// How many destinations a verdict names before it counts the rest.
@@ -24,7 +24,12 @@ impl fmt::Display for Trace {
             writeln!(f, "      then {}", alternative.outcome)?;
         }
         if let Some(mapping) = self.mapping() {
-            writeln!(f, "Mapping: {mapping}")?;
+            write!(f, "Mapping: {mapping}")?;
+            let refused = if self.turned_away() { ", which does not allow this source" } else { "" };
+            writeln!(f, "{refused}")?;
+        }
+        if let Some(Reason { why, decided_by: Place { table, chain, number, .. } }) = self.reason() {
+            writeln!(f, "Because: {} ({table} {chain} rule {number})", why.of(&self.packet))?;
         }
         f.write_str("Verdict: ")?;
         self.verdict(f)

@@ -12,6 +12,7 @@ mod explain;
 mod matching;
 mod outcome;
 mod packet;
+mod reason;
 mod route;
 mod walk;
 
@@ -20,6 +21,7 @@ mod tests;
 
 pub use outcome::{Alternative, DroppedBy, Effect, Outcome, Place, SourceSeen, Step, Trace};
 pub use packet::{Packet, PacketKind, PacketState};
+pub use reason::{Reason, Why};
 
 use crate::model::{Family, Host};
 use crate::ruleset::Dataplane;

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Packet;
 use crate::model::InterfaceName;
-use crate::ruleset::{RejectWith, Table};
+use crate::ruleset::{Match, RejectWith, Rule, Table};
 
 /// What becomes of a packet, and why. Displays as an explanation whose last line is the verdict.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,8 @@ pub struct Place {
     pub number: usize,
     /// As iptables-save prints it, without `-A CHAIN`.
     pub rule: String,
+    /// The Mapping that the rule, or another one of its chain, names in a comment: `namespace/name:protocol/port`.
+    pub mapping: Option<String>,
 }
 
 /// One thing that happened to the packet.
@@ -127,6 +129,12 @@ impl Trace {
         }
     }
 
+    /// Whether the source filter of [`Self::mapping`] sent the packet back.
+    pub fn turned_away(&self) -> bool {
+        let last = self.steps.iter().rev().find(|step| step.mapping().is_some());
+        matches!(last, Some(Step::Rule { effect: Effect::Return, .. }))
+    }
+
     /// The Mapping whose rules the packet met last, as their comments tell: `namespace/name:protocol/port`.
     pub fn mapping(&self) -> Option<&str> {
         let steps = self.steps.iter().chain(self.alternatives.iter().flat_map(|a| &a.steps));
@@ -135,11 +143,19 @@ impl Trace {
 }
 
 impl Step {
-    /// The Mapping that a comment of this step's rule names.
+    /// The Mapping that this step's rule belongs to.
     pub fn mapping(&self) -> Option<&str> {
         let Step::Rule { place, .. } = self else { return None };
-        place.rule.split('"').skip(1).step_by(2).find(|comment| names_mapping(comment))
+        place.mapping.as_deref()
     }
+}
+
+/// The first Mapping that a comment among rules names.
+pub(super) fn mapping_of<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Option<&'a str> {
+    rules.into_iter().flat_map(|rule| &rule.matches).find_map(|m| match m {
+        Match::Comment(text) if names_mapping(text) => Some(text.as_str()),
+        _ => None,
+    })
 }
 
 /// `namespace/name`, or the same with `:protocol/port`.

@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::matching::{Answer, Matcher, Memory};
+use super::outcome::mapping_of;
 use super::packet::Shown;
 use super::route::{self, By, Decision};
 use super::{Alternative, DroppedBy, Effect, Outcome, Packet, PacketKind, PacketState, Place, SourceSeen, Step, Trace};
@@ -64,7 +65,7 @@ struct Node<'a> {
 }
 
 enum RawStep<'a> {
-    Rule { table: Table, chain: &'a str, index: usize, rule: &'a Rule, by_chance: bool, effect: Effect },
+    Rule { table: Table, taken: Matched<'a>, effect: Effect },
     Route(String),
 }
 
@@ -72,6 +73,8 @@ enum RawStep<'a> {
 #[derive(Clone, Copy)]
 struct Matched<'a> {
     chain: &'a str,
+    /// All rules of the chain.
+    rules: &'a [Rule],
     index: usize,
     rule: &'a Rule,
     by_chance: bool,
@@ -239,7 +242,7 @@ impl<'a> Walk<'a> {
                 position.frames.pop();
                 continue;
             };
-            let (chain, index) = (frame.chain, frame.next);
+            let (chain, rules, index) = (frame.chain, frame.rules, frame.next);
             frame.next += 1;
             asked += 1;
             let by_chance = match self.matcher.rule(rule, &state) {
@@ -252,7 +255,7 @@ impl<'a> Walk<'a> {
                         let reason = format!("more than {MAX_BRANCHES} branches");
                         break self.end(Outcome::Unknown { reason }, path);
                     }
-                    let taken = Matched { chain, index, rule, by_chance: true };
+                    let taken = Matched { chain, rules, index, rule, by_chance: true };
                     let state_there = State { memory: matched, ..state.clone() };
                     let there = self.branch(taken, position.clone(), state_there, path.clone());
                     worst = worst.max(asked + there);
@@ -260,7 +263,7 @@ impl<'a> Walk<'a> {
                     continue;
                 }
             };
-            let taken = Matched { chain, index, rule, by_chance };
+            let taken = Matched { chain, rules, index, rule, by_chance };
             match self.apply(taken, &mut position, &mut state, &mut path) {
                 After::Next => {}
                 After::Passed => break self.next_table(&position, state, path),
@@ -299,7 +302,7 @@ impl<'a> Walk<'a> {
         state: &mut State<'a>,
         path: &mut Path<'a>,
     ) -> After {
-        let Matched { chain, index, rule, by_chance } = taken;
+        let rule = taken.rule;
         let table = position.tables[0];
         let (effect, after) = match &rule.target {
             Target::Accept => (Effect::Accept, After::Passed),
@@ -352,7 +355,7 @@ impl<'a> Walk<'a> {
                 (Effect::Remember(set.clone()), After::Next)
             }
         };
-        *path = path.and(RawStep::Rule { table, chain, index, rule, by_chance, effect });
+        *path = path.and(RawStep::Rule { table, taken, effect });
         after
     }
 
@@ -403,11 +406,9 @@ impl<'a> Path<'a> {
         let mut here = self;
         while let Some(node) = &here.0 {
             steps.push(match &node.step {
-                RawStep::Rule { table, chain, index, rule, by_chance, effect } => Step::Rule {
-                    place: place(*table, Matched { chain, index: *index, rule, by_chance: *by_chance }),
-                    by_chance: *by_chance,
-                    effect: effect.clone(),
-                },
+                RawStep::Rule { table, taken, effect } => {
+                    Step::Rule { place: place(*table, *taken), by_chance: taken.by_chance, effect: effect.clone() }
+                }
                 RawStep::Route(text) => Step::Route(text.clone()),
             });
             here = &node.before;
@@ -417,8 +418,9 @@ impl<'a> Path<'a> {
     }
 }
 
-fn place(table: Table, Matched { chain, index, rule, .. }: Matched<'_>) -> Place {
-    Place { table, chain: chain.to_owned(), number: index + 1, rule: rule.to_string() }
+fn place(table: Table, Matched { chain, rules, index, rule, .. }: Matched<'_>) -> Place {
+    let mapping = mapping_of([rule]).or_else(|| mapping_of(rules)).map(str::to_owned);
+    Place { table, chain: chain.to_owned(), number: index + 1, rule: rule.to_string(), mapping }
 }
 
 /// The bits of `mask` cleared, then `value` xored in (xt_mark, xt_connmark, xt_set).

@@ -104,6 +104,17 @@ fn a_flood_counts_what_is_not_answered() {
 }
 
 #[test]
+fn a_flood_counts_a_lost_syn_though_its_repetition_is_answered() {
+    let bed = Bed::new();
+    // Drops the third SYN alone.
+    bed.border.run("iptables -A OUTPUT -p tcp --syn -m statistic --mode nth --every 1000 --packet 2 -j DROP");
+    let flood = bed.border.within(|| Flood::start(Proto::Tcp, SocketAddrV4::new(Bed::POD1, 8080)));
+    eventually("some flows", || (flood.flows() > 5).then_some(()));
+    let report = flood.stop();
+    assert_eq!(report.lost, 1, "{report:?}");
+}
+
+#[test]
 fn three_interfaces_share_one_subnet_and_the_router_reaches_each() {
     let bed = Bed::with(Options { layout: Layout::SameSubnet, ..Options::default() });
     let addresses = [Bed::SAME_BORDER, Bed::SAME_EXT1[0], Bed::SAME_EXT1[1], Bed::SAME_EXT2[0], Bed::SAME_EXT2[1]];

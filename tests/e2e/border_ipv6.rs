@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV4};
 use bed::packet::{Icmp, Ipv6, Mac, Seen, Sniffer, Wire, ethernet, icmp6_packet, ip6, number, udp_packet};
 use bed::{Bed, Namespace};
 
-use crate::support::{assert_served, daemon, manifests, mapping};
+use crate::support::{assert_served, daemon, heard, manifests, mapping, put_ears};
 
 const ATTACKER: &str = "2001:db8:1::66";
 const EXTERNAL: &str = "2001:db8:1::10";
@@ -47,13 +47,10 @@ fn router_advertisements_and_redirects_change_nothing() {
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     let _daemon = daemon(&bed, &manifests).start();
     assert_served(&bed.attacker1, Bed::EXT1);
+    put_ears(&bed);
     let cluster = Sniffer::start(&bed.core, "cluster");
-    let state = || {
-        ["ip -6 route show table all", "ip -6 address show dev eth1"].map(|c| {
-            // Nothing with a lifetime that runs is expected, but a lifetime line is no difference.
-            bed.border.run(c)
-        })
-    };
+    let looks = ["ip -6 route show table all", "ip -6 address show dev eth1"];
+    let state = || looks.map(|command| bed.border.run(command));
     let before = state();
     let (link_local, all_nodes) = (v6("fe80::66"), v6("ff02::1"));
     // Lifetime 1800 s, a prefix to configure oneself from, a route (RFC 4861 4.2, RFC 4191).
@@ -68,6 +65,7 @@ fn router_advertisements_and_redirects_change_nothing() {
     let redirect = icmp6_packet(v6("fe80::1"), v6(EXTERNAL), 255, Icmp { kind: 137, code: 0, rest: 0 }, &target);
     send(&bed, &cluster, &[advertisement(255), advertisement(64), redirect]);
     assert_eq!(state(), before);
+    assert_eq!(heard(&bed, "ip6tables", "INPUT"), 0, "the kernel's own settings alone kept them off");
 }
 
 #[test]
@@ -76,11 +74,13 @@ fn neighbours_are_believed_and_answered_with_hop_limit_255_only() {
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     let _daemon = daemon(&bed, &manifests).start();
     assert_served(&bed.attacker1, Bed::EXT1);
+    put_ears(&bed);
     let cluster = Sniffer::start(&bed.core, "cluster");
     let wire = Sniffer::start(&bed.attacker1, "eth0");
     let advert = |s: &Seen| s.icmp_type == Some(136) && s.from_mac == Mac::of(Bed::EXT1);
     send(&bed, &cluster, &[1, 64, 254].map(solicitation));
     assert_eq!(wire.seen(advert), []);
+    assert_eq!(heard(&bed, "ip6tables", "INPUT"), 0, "the kernel's own checks alone kept them off");
     assert!(!neighbours(&bed.border).contains(ATTACKER), "{}", neighbours(&bed.border));
     send(&bed, &cluster, &[solicitation(255)]);
     wire.await_seen("the neighbour advertisement", advert);
@@ -93,6 +93,7 @@ fn nothing_passes_in_ipv6_and_the_box_answers_nothing_but_neighbours() {
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     let _daemon = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", "").start();
     assert_served(&bed.attacker1, Bed::EXT1);
+    put_ears(&bed);
     let cluster = Sniffer::start(&bed.core, "cluster");
     let wire = Sniffer::start(&bed.attacker1, "eth0");
     let entered = Sniffer::start(&bed.border, "eth0");
@@ -118,6 +119,7 @@ fn nothing_passes_in_ipv6_and_the_box_answers_nothing_but_neighbours() {
         |s: &Seen| matches!(s.icmp_type, Some(133..=136)) || s.protocol == 0 && s.is_to(v6("ff02::16"));
     let passed = |s: &Seen| s.outgoing && s.ethertype == number::IPV6 && !neighbour_discovery(s);
     assert_eq!(entered.seen(passed), [], "went into the cluster");
+    assert_eq!(["INPUT", "FORWARD"].map(|chain| heard(&bed, "ip6tables", chain)), [0, 0], "passed the border");
     let answered =
         |s: &Seen| s.from_mac == Mac::of(Bed::EXT1) && s.ethertype == number::IPV6 && !neighbour_discovery(s);
     assert_eq!(wire.seen(answered), [], "was answered");

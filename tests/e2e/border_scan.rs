@@ -9,7 +9,7 @@ use bed::packet::{
 use bed::peer::Proto;
 use bed::{Bed, Manifests, Namespace};
 
-use crate::support::{assert_served, daemon, manifests, mapping, try_port};
+use crate::support::{assert_served, daemon, heard, manifests, mapping, put_ears, try_port};
 
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Something that answers on every address of the box: ssh, an API server's port, kubelet's, a NodePort.
@@ -26,6 +26,11 @@ fn fortress() -> (Bed, Manifests) {
     bed.border.ip("route add 10.96.0.0/16 via 10.0.0.1");
     bed.core.ip(&format!("address add {CLUSTER_IP}/32 dev lo"));
     bed.serve("core", "service", &[SocketAddrV4::new(CLUSTER_IP, 80)], &[SocketAddrV4::new(CLUSTER_IP, 53)]);
+    // Nobody is there to answer the markers' answers, with an ICMP error for example, which would rightly pass.
+    for router in [&bed.r1, &bed.r2] {
+        router.ip(&format!("route add blackhole {ALLOWED}/32"));
+    }
+    put_ears(&bed);
     let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::EXT2]).source(&ALLOWED.to_string())]);
     (bed, manifests)
 }
@@ -44,6 +49,7 @@ struct Siege<'a> {
 impl<'a> Siege<'a> {
     fn lay(bed: &'a Bed, from: &'a Namespace, nic: Ipv4Addr) -> Siege<'a> {
         let wires = [Sniffer::start(&bed.attacker1, "eth0"), Sniffer::start(&bed.attacker2, "eth0")];
+        bed.border.run("iptables -w -Z");
         Siege { bed, from, nic, cluster: Sniffer::start(&bed.core, "cluster"), wires, markers: 0 }
     }
 
@@ -79,6 +85,8 @@ impl<'a> Siege<'a> {
             let markers = |s: &Seen| s.is_udp() && s.is_to(ALLOWED);
             assert_eq!(wire.seen(|s| answered(s) && !markers(s)), [], "was answered");
         }
+        assert_eq!(heard(self.bed, "iptables", "INPUT"), 0, "packets reached the box itself");
+        assert_eq!(heard(self.bed, "iptables", "FORWARD"), u64::from(self.markers), "packets were forwarded");
         let entries = self.bed.conntrack();
         let strange: Vec<_> = entries.iter().filter(|e| !e.contains(&format!("src={ALLOWED} "))).collect();
         assert_eq!(strange, [""; 0], "is remembered");

@@ -21,3 +21,4 @@ mod settings;
 mod sources;
 mod stream;
 mod support;
+mod trouble;

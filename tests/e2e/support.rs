@@ -119,3 +119,24 @@ pub fn assert_nothing_lost(floods: impl IntoIterator<Item = Flood>, at_least: u6
         assert!(lost == 0 && flows >= at_least, "{report:?}");
     }
 }
+
+/// Ears behind the border: counting rules for what comes from an external interface and has passed the mangle table.
+pub fn put_ears(bed: &Bed) {
+    for tool in ["iptables", "ip6tables"] {
+        for (chain, nic) in [("INPUT", "eth1"), ("INPUT", "eth2"), ("FORWARD", "eth1"), ("FORWARD", "eth2")] {
+            bed.border.run(&format!("{tool} -w -A {chain} -i {nic} -m comment --comment bed-ear"));
+        }
+    }
+}
+
+/// Packets that the ears of `iptables` or `ip6tables` have counted in a chain.
+#[track_caller]
+pub fn heard(bed: &Bed, tool: &str, chain: &str) -> u64 {
+    let rules = bed.border.run(&format!("{tool}-save -c -t filter"));
+    let ears: Vec<&str> =
+        rules.lines().filter(|l| l.contains("bed-ear") && l.contains(&format!("-A {chain} "))).collect();
+    assert_eq!(ears.len(), 2, "{rules}");
+    // [PACKETS:BYTES] -A ...
+    let count = |l: &str| l.trim_start_matches('[').split(':').next().and_then(|n| n.parse::<u64>().ok());
+    ears.iter().map(|l| count(l).unwrap_or_else(|| panic!("no counter: {l}"))).sum()
+}

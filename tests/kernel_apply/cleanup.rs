@@ -59,8 +59,11 @@ fn cleanup_refuses_to_open_the_cluster_and_says_what_would_be_open() {
         bed.apply(&full()).await;
         let before = everything();
         let refused = cleanup(bed.tools.clone(), bed.state.path(), &Host::default(), false).await.unwrap_err();
-        assert!(matches!(&refused, CleanupError::WouldOpen { chains } if chains == &["KUBE-SERVICES"]), "{refused:?}");
-        for part in ["ClusterIPs, NodePorts and pods", "KUBE-SERVICES", "--force"] {
+        assert!(
+            matches!(&refused, CleanupError::WouldOpen { chains, .. } if chains == &["KUBE-SERVICES"]),
+            "{refused:?}"
+        );
+        for part in ["ClusterIPs and NodePorts", "all pods", "ip_forward=1", "KUBE-SERVICES", "--force"] {
             assert!(refused.to_string().contains(part), "{refused}");
         }
         assert_eq!(everything(), before);
@@ -74,12 +77,20 @@ fn cleanup_refuses_to_open_the_cluster_and_says_what_would_be_open() {
 }
 
 #[test]
-fn cleanup_beside_kube_proxy_is_allowed_where_forwarding_goes_off_again() {
+fn cleanup_beside_kube_proxy_is_refused_also_where_forwarding_goes_off_again() {
     in_netns(|| async {
-        sh("echo 0 >/proc/sys/net/ipv4/ip_forward; iptables -t nat -N KUBE-SERVICES");
+        // IPVS answers in INPUT: it needs no forwarding. Of one family is enough.
+        sh("echo 0 >/proc/sys/net/ipv4/ip_forward; ip6tables -t nat -N KUBE-SERVICES");
         let mut bed = Bed::new();
         bed.apply(&full()).await;
-        cleanup(bed.tools.clone(), bed.state.path(), &Host::default(), false).await.unwrap();
+        let before = everything();
+        let refused = cleanup(bed.tools.clone(), bed.state.path(), &Host::default(), false).await.unwrap_err();
+        assert!(matches!(&refused, CleanupError::WouldOpen { forwarding: false, .. }), "{refused:?}");
+        let text = refused.to_string();
+        assert!(text.contains("ClusterIPs and NodePorts") && !text.contains("all pods"), "{text}");
+        assert_eq!(everything(), before);
+        assert_eq!(forwarding(), "1");
+        cleanup(bed.tools.clone(), bed.state.path(), &Host::default(), true).await.unwrap();
         assert_eq!(forwarding(), "0");
     });
 }

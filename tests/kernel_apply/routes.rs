@@ -49,10 +49,10 @@ fn routes_and_rules_that_others_removed_are_put_back_and_told_once() {
         let host = read_host().await.unwrap();
         let first = bed.applier.apply(&plane, &host, Scope::Full).await.unwrap();
         assert_eq!((first.writes.routes, first.writes.rules, first.repairs.len()), (3, 1, 0), "{first:?}");
-        // A snapshot that is older than our own write: nothing was removed.
-        let old = bed.applier.apply(&plane, &host, Scope::Full).await.unwrap();
-        assert_eq!(told(&old.repairs), [""; 0]);
+        let written = bed.applier.take_written_routing().expect("something was written");
         let host = read_host().await.unwrap();
+        assert_eq!((&written.routes, &written.rules), (&host.own_routes, &host.own_rules), "as a look shows it");
+        assert_eq!(bed.applier.take_written_routing(), None);
         let quiet = bed.applier.apply(&plane, &host, Scope::Full).await.unwrap();
         assert!(quiet.writes.is_empty() && quiet.tool_calls == 0, "{quiet:?}");
 

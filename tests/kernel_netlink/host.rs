@@ -174,7 +174,7 @@ impl Watched {
 
     async fn host(&mut self, what: &str) -> Host {
         match soon(what, self.events.recv()).await {
-            Some(SourceEvent::Host(host)) => host,
+            Some(SourceEvent::Host { host, .. }) => host,
             other => panic!("{what}: got {other:?}"),
         }
     }

@@ -1,9 +1,11 @@
 //! Properties of whole plans: worlds in, dataplanes out, no kernel.
 
+mod packets;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use proptest::prelude::*;
 use smartnat::daemon::Snapshot;
@@ -202,7 +204,7 @@ proptest! {
                 match step {
                     Step::HostWithout(gone) => {
                         let host = Host { links: without(&end.host.links, gone), ..end.host.clone() };
-                        snapshot.take_host(host);
+                        snapshot.take_host(host, Instant::now());
                     }
                     Step::ObjectsWithout(gone) => {
                         let part = Objects { mappings: without(&objects.mappings, gone), services: without(&objects.services, gone), ..objects.clone() };
@@ -215,9 +217,9 @@ proptest! {
         if host_last {
             snapshot.take_objects("files", objects.clone());
             pass(&mut snapshot);
-            snapshot.take_host(end.host.clone());
+            snapshot.take_host(end.host.clone(), Instant::now());
         } else {
-            snapshot.take_host(end.host.clone());
+            snapshot.take_host(end.host.clone(), Instant::now());
             pass(&mut snapshot);
             snapshot.take_objects("files", objects.clone());
         }

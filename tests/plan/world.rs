@@ -32,10 +32,10 @@ pub fn config() -> BorderConfig {
 /// A Mapping with its Service and slice.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    name: String,
-    addresses: Vec<IpAddr>,
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
     pub ports: Vec<(Protocol, u16)>,
-    pods: usize,
+    pub pods: usize,
     pub affinity: Option<u32>,
     pub filtered: bool,
     pub created: Option<i64>,
@@ -90,7 +90,7 @@ fn host(eth1: &[&str]) -> Host {
     }
 }
 
-fn pod(i: usize) -> IpAddr {
+pub fn pod(i: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 1, 2)) + i as u32))
 }
 

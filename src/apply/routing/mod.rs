@@ -5,9 +5,11 @@ mod apply;
 mod message;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::routing_memory::WrittenRouting;
 use crate::model::{Host, OwnStray};
 use crate::ruleset::{Dataplane, PolicyRule, Route, RouteTarget};
 
@@ -74,6 +76,15 @@ pub fn diff(desired: &Dataplane, host: &Host) -> RoutingChange {
         .collect();
 
     RoutingChange { add_routes, del_routes, add_rules, del_rules, del_strays: host.own_strays.clone() }
+}
+
+/// What a look shows of ours once all of a plan is written.
+pub(super) fn as_looked_at(desired: &Dataplane, at: Instant) -> WrittenRouting {
+    WrittenRouting {
+        routes: desired.routes.iter().map(as_read_back).collect(),
+        rules: desired.rules.iter().cloned().collect(),
+        at,
+    }
 }
 
 type RouteKey = (u32, IpNet, u32);

@@ -34,7 +34,11 @@ fn one(tool: &Tool) -> Finding {
     let install = format!("apt-get install {package} (or your distribution's package of it)");
     match version {
         Ran::Missing => Finding::fail(GROUP, format!("{name} is not on PATH"), install),
-        Ran::Badly(why) => Finding::fail(GROUP, format!("{name} --version failed: {why}"), install),
+        Ran::Badly(why) => Finding::fail(
+            GROUP,
+            format!("{name} --version failed: {why}"),
+            format!("run check with the daemon's privileges (as root); if it fails then too, {install}"),
+        ),
         Ran::Well(text) => {
             let line = text.lines().next().unwrap_or_default().trim().trim_end_matches(',');
             if line.contains("(legacy)") {
@@ -65,7 +69,8 @@ mod tests {
         let f = finding(Ran::Missing);
         assert_eq!(f.level, Level::Fail);
         assert!(f.remedy.contains("apt-get install iptables"), "{f:?}");
-        assert_eq!(finding(Ran::Badly("boom".into())).level, Level::Fail);
+        let f = finding(Ran::Badly("Operation not permitted".into()));
+        assert!(f.level == Level::Fail && f.remedy.contains("as root"), "{f:?}");
     }
 
     #[test]

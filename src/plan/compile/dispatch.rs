@@ -98,11 +98,13 @@ fn handler(
     let identity = format!("{}:{}/{}", mapping.key, port.protocol, port.port);
     let chain = ownership::chain_of("M", &identity);
 
+    // Says in every listing and trace whose chain this is, whether the source is allowed or not.
+    let named = || Match::Comment(identity.clone());
     let mut rules = Vec::new();
     if let Some(set) = source_set(&mapping.sources, dataplane) {
-        rules.push(Rule::new([not_in_set(&set, SetDirection::Source)], Target::Return));
+        rules.push(Rule::new([named(), not_in_set(&set, SetDirection::Source)], Target::Return));
     }
-    rules.push(Rule::new([], Target::SetConnMark { value: marks.mapped(), mask: marks.mapped() }));
+    rules.push(Rule::new([named()], Target::SetConnMark { value: marks.mapped(), mask: marks.mapped() }));
 
     let masquerade = Target::SetMark { value: marks.masquerade(), mask: marks.masquerade() };
     if context.config.masquerade {
@@ -130,8 +132,6 @@ fn handler(
         // Nothing is translated; filter INPUT answers with a refusal.
         Handling::NoPods | Handling::ServiceUnreachable => Rule::new([], Target::Accept),
     });
-    // Says in every listing and trace whose chain this is.
-    rules[0].matches.insert(0, Match::Comment(identity));
     nat.chains.insert(chain.clone(), rules);
     chain
 }

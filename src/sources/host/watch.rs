@@ -1,6 +1,6 @@
 //! The task that keeps looking.
 
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use netlink_packet_core::{NetlinkBuffer, Parseable};
 use netlink_packet_route::AddressFamily;
@@ -46,7 +46,8 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 
-/// Delivers the host: at once, soon after every change, and every `refresh` also when nothing changed. Returns when nobody listens any more.
+/// Delivers the host: at once, soon after every event that may mean a change, and every `refresh`. Also one that looks as before is
+/// delivered: whoever wrote in between must hear that it is gone again. Returns when nobody listens any more.
 pub async fn run(refresh: Duration, events: mpsc::Sender<SourceEvent>) {
     let mut outlet = Outlet { events, last: None, current: false };
     let mut retry = FIRST_RETRY;
@@ -86,11 +87,10 @@ async fn watch(refresh: Duration, outlet: &mut Outlet, retry: &mut Duration) -> 
     let mut periodic = interval_at(Instant::now() + refresh, refresh);
     periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-    let host = steady_look(&mut socket).await?;
-    outlet.deliver(host, Deliver::IfChanged).await?;
+    outlet.look(&mut socket).await?;
     *retry = FIRST_RETRY;
     loop {
-        let deliver = tokio::select! {
+        tokio::select! {
             received = listener.receive() => {
                 let matters = match received.map_err(HostError::Listen)? {
                     Received::Datagram(datagram) => messages(datagram).any(|message| outlet.matters(message)),
@@ -101,20 +101,13 @@ async fn watch(refresh: Duration, outlet: &mut Outlet, retry: &mut Duration) -> 
                 }
                 continue;
             }
-            () = changes.due() => Deliver::IfChanged,
-            _ = periodic.tick() => Deliver::Always,
+            () = changes.due() => {}
+            _ = periodic.tick() => {}
             () = outlet.events.closed() => return Err(End::Closed),
-        };
+        }
         changes.clear();
-        let host = steady_look(&mut socket).await?;
-        outlet.deliver(host, deliver).await?;
+        outlet.look(&mut socket).await?;
     }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Deliver {
-    IfChanged,
-    Always,
 }
 
 struct Outlet {
@@ -124,11 +117,11 @@ struct Outlet {
 }
 
 impl Outlet {
-    async fn deliver(&mut self, host: Host, deliver: Deliver) -> Result<(), End> {
-        if deliver == Deliver::Always || self.last.as_ref() != Some(&host) {
-            self.send(SourceEvent::Host(host.clone())).await?;
-            self.last = Some(host);
-        }
+    async fn look(&mut self, socket: &mut RouteSocket) -> Result<(), End> {
+        let begun = Moment::now();
+        let host = steady_look(socket).await?;
+        self.send(SourceEvent::Host { host: host.clone(), begun }).await?;
+        self.last = Some(host);
         if !self.current {
             self.send(SourceEvent::State { source: NAME, state: SourceState::Current }).await?;
             self.current = true;

@@ -3,6 +3,8 @@
 
 mod chains;
 mod lab;
+mod observe;
+mod programmed;
 mod render;
 
 use std::collections::BTreeSet;
@@ -14,7 +16,8 @@ use proptest::test_runner::{Config, TestRunner};
 use smartnat::ruleset::CtDirection;
 use smartnat::trace::{Outcome, Packet, PacketKind, PacketState, trace};
 
-use self::lab::{INTERFACES, Lab, Observed};
+use self::lab::{INTERFACES, Lab};
+use self::observe::Observed;
 use crate::reference::{CLUSTER_IP, POD_A, POD_B, dataplane, host, ip};
 
 /// Random packets per setting and family.
@@ -76,12 +79,15 @@ fn anybody() -> impl Strategy<Value = IpAddr> {
     any::<Ipv4Addr>().prop_filter("no multicast", |a| !a.is_multicast()).prop_map(IpAddr::V4)
 }
 
-fn port() -> impl Strategy<Value = u16> {
-    prop_oneof![6 => proptest::sample::select(&[80, 53, 443, 8443][..]), 2 => proptest::sample::select(&[22, 68, 8080, 30080][..]), 1 => 1..=u16::MAX]
+/// Ports that are mapped somewhere.
+const PORTS: &[u16] = &[80, 53, 443, 8443];
+
+fn port(mapped: &'static [u16]) -> impl Strategy<Value = u16> {
+    prop_oneof![6 => proptest::sample::select(mapped), 2 => proptest::sample::select(&[22, 68, 8080, 30080][..]), 1 => 1..=u16::MAX]
 }
 
 /// Kind, TCP flags and what connection tracking makes of them.
-fn kind4() -> impl Strategy<Value = (PacketKind, u8, PacketState)> {
+fn kind4(mapped: &'static [u16]) -> impl Strategy<Value = (PacketKind, u8, PacketState)> {
     let tcp_flags = proptest::sample::select(
         &[
             (flags::SYN, PacketState::New),
@@ -97,10 +103,10 @@ fn kind4() -> impl Strategy<Value = (PacketKind, u8, PacketState)> {
     let icmp =
         proptest::sample::select(&[(8, PacketState::New), (13, PacketState::New), (0, PacketState::Invalid)][..]);
     let source_port = prop_oneof![4 => 1024..=u16::MAX, 1 => Just(67)];
-    let udp_ports = (source_port, port());
+    let udp_ports = (source_port, port(mapped));
     prop_oneof![
-        3 => (1024..=u16::MAX, port()).prop_map(|(s, d)| (tcp(s, d), flags::SYN, PacketState::New)),
-        2 => (1024..=u16::MAX, port(), tcp_flags).prop_map(|(s, d, (f, state))| (tcp(s, d), f, state)),
+        3 => (1024..=u16::MAX, port(mapped)).prop_map(|(s, d)| (tcp(s, d), flags::SYN, PacketState::New)),
+        2 => (1024..=u16::MAX, port(mapped), tcp_flags).prop_map(|(s, d, (f, state))| (tcp(s, d), f, state)),
         3 => udp_ports.prop_map(|(s, d)| {
             (PacketKind::Udp { source_port: s, destination_port: d }, 0, PacketState::New)
         }),
@@ -123,7 +129,7 @@ fn honest() -> impl Strategy<Value = Case> {
         (proptest::sample::select(&["eth1", "eth2"][..]), one_of(&["192.0.2.7", "192.0.2.200", "198.18.0.9"]));
     let inside = (Just("eth0"), one_of(&[POD_A, POD_B, "10.244.9.9", "10.0.0.9"]));
     let destination = prop_oneof![4 => one_of(MAPPED), 1 => one_of(&["192.0.2.99", "10.244.9.9", "10.96.7.7"])];
-    let ports = proptest::sample::select(&[80_u16, 53, 443, 8443][..]);
+    let ports = proptest::sample::select(PORTS);
     let kind = (any::<bool>(), 1024..=u16::MAX, ports).prop_map(|(is_tcp, source_port, destination_port)| {
         if is_tcp { tcp(source_port, destination_port) } else { PacketKind::Udp { source_port, destination_port } }
     });
@@ -137,20 +143,26 @@ fn wild() -> impl Strategy<Value = Case> {
     let source = prop_oneof![8 => one_of(SOURCES), 1 => one_of(FORGED), 1 => anybody()];
     let destination = prop_oneof![5 => one_of(MAPPED), 5 => one_of(DESTINATIONS), 1 => anybody()];
     let hop_limit = proptest::sample::select(&[64_u8, 64, 255, 1][..]);
-    (interface(), source, destination, kind4(), hop_limit)
+    (interface(), source, destination, kind4(PORTS), hop_limit)
         .prop_map(|(interface, source, destination, (kind, tcp_flags, state), hop_limit)| {
             (Packet { hop_limit, state, ..Packet::first(interface, source, destination, kind) }, tcp_flags)
         })
-        .prop_filter("what nobody listens for is answered only when it was sent to one", |(packet, _)| {
-            let to_many = |a: IpAddr| a.is_multicast() || matches!(a, IpAddr::V4(a) if a.octets()[3] == 255);
-            !(matches!(packet.kind, PacketKind::Other(_)) && to_many(packet.destination))
-        })
+        .prop_filter("it must be answered", |(packet, _)| answered(packet))
+}
+
+/// What nobody listens for is told from what is dropped by the answer to it, and only what was sent to one gets an answer.
+fn answered(packet: &Packet) -> bool {
+    let to_many = match packet.destination {
+        IpAddr::V4(a) => a.is_multicast() || a.is_unspecified() || a.octets()[3] == 255,
+        IpAddr::V6(a) => a.is_multicast(),
+    };
+    !(matches!(packet.kind, PacketKind::Other(_)) && to_many)
 }
 
 fn case6() -> impl Strategy<Value = Case> {
     let kind = prop_oneof![
-        (1024..=u16::MAX, port()).prop_map(|(s, d)| tcp(s, d)),
-        (1024..=u16::MAX, port()).prop_map(|(s, d)| PacketKind::Udp { source_port: s, destination_port: d }),
+        (1024..=u16::MAX, port(PORTS)).prop_map(|(s, d)| tcp(s, d)),
+        (1024..=u16::MAX, port(PORTS)).prop_map(|(s, d)| PacketKind::Udp { source_port: s, destination_port: d }),
         proptest::sample::select(&[128_u8, 133, 134, 135, 136, 137][..])
             .prop_map(|kind| PacketKind::Icmp { kind, code: 0 }),
     ];
@@ -177,22 +189,13 @@ fn agree(masquerade: bool, cases: impl Strategy<Value = Case>) -> [u32; 4] {
         let trace = trace(&plane, &host, &packet);
         let agrees = trace.outcomes.iter().any(|outcome| observed.is(outcome, &packet, &host));
         prop_assert!(agrees, "flags {:#x}: the kernel did {:?}, but\n{}", tcp_flags, observed, trace);
-        seen.borrow_mut()[sort(&observed)] += 1;
+        seen.borrow_mut()[observed.sort()] += 1;
         Ok(())
     });
     if let Err(e) = outcome {
         panic!("{e}");
     }
     seen.into_inner()
-}
-
-fn sort(observed: &Observed) -> usize {
-    match observed {
-        Observed::Forwarded { .. } => 0,
-        Observed::Delivered { .. } => 1,
-        Observed::Refused(_) => 2,
-        Observed::Nothing => 3,
-    }
 }
 
 #[test]

@@ -45,15 +45,15 @@ impl Wire {
         Ok(())
     }
 
-    /// The next frame on this interface, `None` after the timeout.
+    /// The next frame on this interface, `None` after the timeout. A timeout of zero reads what has come already.
     pub fn receive(&self, timeout: Duration) -> io::Result<Option<Seen>> {
         let end = Instant::now() + timeout;
         let mut buffer = [0; 2048];
         loop {
-            // Frames of other interfaces wake it too, and must not keep it.
+            // Frames of other interfaces wake it too, and must not keep it. What is there already is read even when no time is left.
             let left = end.saturating_duration_since(Instant::now());
             let limit = PollTimeout::try_from(left).map_err(io::Error::other)?;
-            if left.is_zero() || poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
+            if poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
                 return Ok(None);
             }
             let (n, from) = socket::recvfrom::<LinkAddr>(self.fd.as_raw_fd(), &mut buffer)?;

@@ -1,0 +1,110 @@
+//! The program as people call it: unprivileged, on files alone.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// The user and group `nobody` of every Linux.
+const NOBODY: u32 = 65_534;
+
+/// A directory that everybody may read, with the program and the examples of the documentation.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Place(tempfile::tempdir().unwrap());
+        fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_smartnat-manager"), place.path("smartnat-manager")).unwrap();
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+        fs::create_dir(place.path("manifests")).unwrap();
+        for entry in fs::read_dir(examples.join("manifests")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), place.path("manifests").join(entry.file_name())).unwrap();
+        }
+        fs::copy(examples.join("host.yaml"), place.path("host.yaml")).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs it as nobody, with nothing in its environment but PATH.
+    fn run(&self, arguments: &str) -> Output {
+        let mut command = Command::new(self.path("smartnat-manager"));
+        command.current_dir(self.0.path()).args(arguments.split_whitespace());
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").uid(NOBODY).gid(NOBODY);
+        command.output().expect("the program starts; changing the user needs root: run the tests as root")
+    }
+
+    fn on_files(&self, arguments: &str) -> Output {
+        self.run(&format!(
+            "{arguments} --manifests manifests --host host.yaml --default-gw-interface eth0 --interfaces-pattern eth[1-9]"
+        ))
+    }
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_plan_is_made_from_files_by_anybody() {
+    let plan = said(&Place::new().on_files("plan"));
+    for part in ["default/web  programmed", "--to-destination 10.244.1.2:8080", "-A SMARTNAT-BORDER -j DROP"] {
+        assert!(plan.contains(part), "{part} is missing in\n{plan}");
+    }
+}
+
+#[test]
+fn a_trace_names_the_mapping_whether_it_allows_the_source_or_not() {
+    let place = Place::new();
+    let trace = |source: &str, port: &str| {
+        let packet = format!("trace --source {source} --destination 203.0.113.10 --port {port} --interface eth1");
+        said(&place.on_files(&packet))
+    };
+    let allowed = trace("192.0.2.10", "80");
+    assert!(
+        allowed.contains("\nMapping: default/web:tcp/80\nVerdict: forwarded to one of 10.244.1.2:8080"),
+        "{allowed}"
+    );
+    let refused = trace("198.18.0.1", "80");
+    let told = "\nMapping: default/web:tcp/80, which does not allow this source\nVerdict: dropped";
+    assert!(refused.contains(told), "{refused}");
+    let unmapped = trace("192.0.2.10", "81");
+    assert!(!unmapped.contains("\nMapping:") && unmapped.contains("\nVerdict: dropped"), "{unmapped}");
+}
+
+#[test]
+fn a_broken_file_is_named_with_its_line_and_ends_a_plan() {
+    let place = Place::new();
+    fs::write(place.path("manifests/broken.yaml"), "kind: Service\nmetadata: {name: [}\n").unwrap();
+    let output = place.on_files("plan");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(message.contains("broken.yaml:2"), "{message}");
+}
+
+#[test]
+fn all_bad_settings_are_named_at_once() {
+    let output =
+        Place::new().run("run --monitor-port 99999 --gw-address-offset 0 --setup-snat maybe --interfaces-pattern (");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    for name in ["MONITOR_PORT", "GW_ADDRESS_OFFSET", "SETUP_SNAT", "INTERFACES_PATTERN", "DEFAULT_GW_INTERFACE"] {
+        assert!(message.contains(&format!("SNCTRLR_{name}")), "{name} is missing in {message}");
+    }
+}
+
+#[test]
+fn without_a_source_of_objects_the_daemon_says_how_to_name_one() {
+    let output = Place::new().run("--default-gw-interface eth0 --interfaces-pattern eth[1-9]");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(message.contains("--manifests DIR") && message.contains("SNCTRLR_MANIFESTS"), "{message}");
+}

@@ -1,0 +1,415 @@
+//! Packets through what the compiler makes, without a kernel.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
+
+use proptest::prelude::*;
+use smartnat::model::{BorderConfig, InterfaceAddress, Protocol, World};
+use smartnat::plan::{Plan, plan};
+use smartnat::ruleset::{CtDirection, RejectWith};
+use smartnat::trace::{Outcome, Packet, PacketKind, PacketState, SourceSeen, Trace, Why, trace};
+
+use crate::specs;
+use crate::world::{Spec, config, key, pod, reference, world};
+
+const CLIENT: &str = "192.0.2.7";
+const OUTSIDER: &str = "198.18.0.9";
+const PODS: [&str; 2] = ["10.244.1.2", "10.244.1.3"];
+const MAPPED: &str = "203.0.113.10";
+const CLUSTER_IP: &str = "10.96.0.10";
+const EXTERNAL: [&str; 2] = ["eth1", "eth2"];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn kind(protocol: Protocol, destination_port: u16) -> PacketKind {
+    match protocol {
+        Protocol::Tcp => PacketKind::Tcp { source_port: 40_000, destination_port },
+        Protocol::Udp => PacketKind::Udp { source_port: 40_000, destination_port },
+    }
+}
+
+fn tcp(port: u16) -> PacketKind {
+    kind(Protocol::Tcp, port)
+}
+
+/// A world and the plan of it.
+struct Planned {
+    world: World,
+    plan: Plan,
+}
+
+impl Planned {
+    fn new(config: &BorderConfig, world: World) -> Planned {
+        let plan = plan(config, &world);
+        Planned { world, plan }
+    }
+
+    fn follow(&self, packet: &Packet) -> Trace {
+        trace(&self.plan.dataplane, &self.world.host, packet)
+    }
+
+    fn first(&self, interface: &str, source: &str, destination: &str, kind: PacketKind) -> Trace {
+        self.follow(&Packet::first(interface, ip(source), ip(destination), kind))
+    }
+}
+
+fn settings(masquerade: bool, snat: bool) -> BorderConfig {
+    BorderConfig { masquerade, snat, ..config() }
+}
+
+/// The reference with other settings.
+fn with(masquerade: bool, snat: bool) -> Planned {
+    Planned::new(&settings(masquerade, snat), reference())
+}
+
+/// The reference's Mapping for clients of 192.0.2.0/24 and pods.
+fn filtered() -> Planned {
+    let mut world = reference();
+    let web = world.objects.as_mut().unwrap().mappings.get_mut(&key("web")).unwrap();
+    web.spec.allowed_sources = vec!["192.0.2.0/24".to_owned(), "10.244.0.0/16".to_owned()];
+    Planned::new(&config(), world)
+}
+
+/// The reference's Mapping in mode service; the ClusterIP is on the box, or nowhere.
+fn by_cluster_ip(local: bool) -> Planned {
+    let mut world = reference();
+    let web = world.objects.as_mut().unwrap().mappings.get_mut(&key("web")).unwrap();
+    web.spec.mode = Some("service".to_owned());
+    world.host.main_routes.retain(|route| route.destination.to_string() != "10.96.0.0/16");
+    if local {
+        let address = InterfaceAddress { address: ip(CLUSTER_IP), prefix_len: 32, secondary: false };
+        world.host.links.get_mut("lo").unwrap().addresses.push(address);
+    }
+    Planned::new(&config(), world)
+}
+
+#[track_caller]
+fn assert_forwarded(trace: &Trace, to: &[SocketAddr], source: SourceSeen, out_interface: &str) {
+    let outcome = |to: &SocketAddr| Outcome::Forwarded { to: *to, source, out_interface: out_interface.to_owned() };
+    assert_eq!(trace.outcomes, to.iter().map(outcome).collect(), "{trace}");
+}
+
+#[track_caller]
+fn assert_only(trace: &Trace, outcome: &Outcome, why: Why) {
+    assert_eq!(trace.outcomes, BTreeSet::from([outcome.clone()]), "{trace}");
+    assert_eq!(trace.reason().map(|r| r.why), Some(why), "{trace}");
+}
+
+#[track_caller]
+fn assert_dropped(trace: &Trace, why: Why) {
+    assert!(is_dropped(trace), "{trace}");
+    assert_eq!(trace.reason().map(|r| r.why), Some(why), "{trace}");
+}
+
+fn is_dropped(trace: &Trace) -> bool {
+    trace.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Dropped(_)))
+}
+
+fn both(port: u16) -> [SocketAddr; 2] {
+    PODS.map(|pod| SocketAddr::new(ip(pod), port))
+}
+
+const SETTINGS: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
+
+#[test]
+fn clients_reach_both_pods_on_every_interface_and_are_masqueraded_where_that_is_set() {
+    for (masquerade, snat) in SETTINGS {
+        let planned = with(masquerade, snat);
+        let seen = if masquerade { SourceSeen::Masquerade } else { SourceSeen::Kept };
+        for interface in EXTERNAL {
+            for address in [MAPPED, "203.0.113.11", "198.51.100.10"] {
+                for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+                    let trace = planned.first(interface, CLIENT, address, kind(protocol, port));
+                    assert_forwarded(&trace, &both(port), seen, "eth0");
+                    assert_eq!(trace.mapping(), Some(format!("default/web:{protocol}/{port}").as_str()));
+                    assert_eq!(trace.reason().unwrap().why, Why::Allowed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hairpins_are_always_masqueraded() {
+    for (masquerade, snat) in SETTINGS {
+        let trace = with(masquerade, snat).first("eth0", PODS[0], MAPPED, tcp(80));
+        assert_forwarded(&trace, &both(80), SourceSeen::Masquerade, "eth0");
+    }
+}
+
+#[test]
+fn pods_leave_by_the_interface_and_address_of_their_mapping_only_where_snat_is_set() {
+    for (masquerade, snat) in SETTINGS {
+        let planned = with(masquerade, snat);
+        let to = [SocketAddr::new(ip("192.0.2.99"), 443)];
+        let trace = planned.first("eth0", PODS[0], "192.0.2.99", tcp(443));
+        if snat {
+            assert_forwarded(&trace, &to, SourceSeen::Snat(ip(MAPPED)), "eth1");
+            assert_eq!(trace.reason().unwrap().why, Why::Egress);
+        } else {
+            assert_forwarded(&trace, &to, SourceSeen::Kept, "eth0");
+        }
+        // Somebody else's pod, and within the cluster.
+        let other = planned.first("eth0", "10.244.9.9", "192.0.2.99", tcp(443));
+        assert_forwarded(&other, &to, SourceSeen::Kept, "eth0");
+        for inside in ["10.244.9.9", "10.96.7.7", "10.0.0.9"] {
+            let trace = planned.first("eth0", PODS[0], inside, tcp(443));
+            assert_forwarded(&trace, &[SocketAddr::new(ip(inside), 443)], SourceSeen::Kept, "eth0");
+        }
+    }
+}
+
+#[test]
+fn answers_leave_by_the_interface_that_the_client_came_in_on() {
+    let marks = config().marks;
+    for (interface, slot) in [("eth1", 1), ("eth2", 2)] {
+        let client = SocketAddr::new(ip(CLIENT), 40_000);
+        let state = PacketState::Established {
+            direction: CtDirection::Reply,
+            connmark: marks.slot(slot) | marks.mapped(),
+            dnat: true,
+            destination: Some(client),
+        };
+        let answer = Packet { state, ..Packet::first("eth0", ip(PODS[0]), ip("10.0.0.2"), tcp(40_000)) };
+        for (masquerade, snat) in SETTINGS {
+            assert_forwarded(&with(masquerade, snat).follow(&answer), &[client], SourceSeen::Kept, interface);
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_not_allowed_is_dropped_and_told_so() {
+    let planned = filtered();
+    assert_forwarded(&planned.first("eth1", CLIENT, MAPPED, tcp(80)), &both(80), SourceSeen::Masquerade, "eth0");
+    let refused = planned.first("eth1", OUTSIDER, MAPPED, tcp(80));
+    assert_dropped(&refused, Why::SourceNotAllowed);
+    assert_eq!(refused.mapping(), Some("default/web:tcp/80"));
+    assert_forwarded(&planned.first("eth0", PODS[1], MAPPED, tcp(80)), &both(80), SourceSeen::Masquerade, "eth0");
+    // The filter counts on the inside too: the packet stays what it was, one for the box itself.
+    let node = planned.first("eth0", "10.0.0.9", MAPPED, tcp(80));
+    let itself = Outcome::Delivered { to: SocketAddr::new(ip(MAPPED), 80) };
+    assert_only(&node, &itself, Why::SourceNotAllowed);
+}
+
+#[test]
+fn forged_sources_reach_nothing_from_outside() {
+    for planned in [with(true, true), with(false, false), by_cluster_ip(true)] {
+        for interface in EXTERNAL {
+            for source in [PODS[0], "10.244.9.9", "10.0.0.9"] {
+                for destination in [MAPPED, PODS[1], CLUSTER_IP, "10.0.0.2"] {
+                    assert_dropped(&planned.first(interface, source, destination, tcp(80)), Why::InsideSource);
+                }
+            }
+            // A ClusterIP is of the inside, or the box's own; the kernel takes its own from nobody.
+            for source in [CLUSTER_IP, MAPPED, "10.0.0.2", "127.0.0.1"] {
+                let trace = planned.first(interface, source, MAPPED, tcp(80));
+                assert!(is_dropped(&trace), "{trace}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interface_not_seen_yet_is_outside_and_serves_nothing() {
+    let planned = with(true, true);
+    assert_dropped(&planned.first("wlan0", CLIENT, MAPPED, tcp(80)), Why::UnknownInterface);
+    assert_dropped(&planned.first("wlan0", CLIENT, MAPPED, tcp(22)), Why::NotMapped);
+    assert_dropped(&planned.first("wlan0", CLIENT, PODS[0], tcp(80)), Why::NotMapped);
+}
+
+#[test]
+fn without_anybody_to_go_to_allowed_clients_are_refused_and_others_dropped() {
+    let mut world = reference();
+    for slice in world.objects.as_mut().unwrap().slices.values_mut() {
+        slice.endpoints.clear();
+    }
+    for planned in [Planned::new(&config(), world), by_cluster_ip(false)] {
+        let reset = Outcome::Refused { with: RejectWith::TcpReset };
+        let unreachable = Outcome::Refused { with: RejectWith::PortUnreachable };
+        for (interface, source) in [("eth1", CLIENT), ("eth2", OUTSIDER), ("eth0", PODS[0])] {
+            assert_only(&planned.first(interface, source, MAPPED, tcp(80)), &reset, Why::NobodyThere);
+            let udp = planned.first(interface, source, MAPPED, kind(Protocol::Udp, 53));
+            assert_only(&udp, &unreachable, Why::NobodyThere);
+        }
+        assert_dropped(&planned.first("eth1", CLIENT, MAPPED, tcp(81)), Why::NotMapped);
+    }
+}
+
+#[test]
+fn a_cluster_ip_on_the_box_is_where_clients_are_led_and_what_they_cannot_reach_themselves() {
+    let planned = by_cluster_ip(true);
+    let vip = Outcome::Delivered { to: SocketAddr::new(ip(CLUSTER_IP), 80) };
+    for interface in EXTERNAL {
+        assert_only(&planned.first(interface, CLIENT, MAPPED, tcp(80)), &vip, Why::Allowed);
+        assert_dropped(&planned.first(interface, CLIENT, CLUSTER_IP, tcp(80)), Why::NotMapped);
+    }
+}
+
+#[test]
+fn cluster_ips_node_ports_pods_and_the_box_itself_are_closed_from_outside() {
+    for (masquerade, snat) in SETTINGS {
+        let planned = with(masquerade, snat);
+        for interface in EXTERNAL {
+            for (destination, port) in [
+                (CLUSTER_IP, 80),
+                (PODS[0], 80),
+                (MAPPED, 30_080),
+                (MAPPED, 22),
+                ("10.0.0.2", 6443),
+                ("192.0.2.99", 80),
+            ] {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    let trace = planned.first(interface, CLIENT, destination, kind(protocol, port));
+                    assert_dropped(&trace, Why::NotMapped);
+                }
+            }
+            let echo = PacketKind::Icmp { kind: 8, code: 0 };
+            let answered = Outcome::Delivered { to: SocketAddr::new(ip(MAPPED), 0) };
+            assert_only(&planned.first(interface, CLIENT, MAPPED, echo), &answered, Why::Opening);
+            assert_dropped(&planned.first(interface, CLIENT, PODS[0], echo), Why::NotMapped);
+            let stray = Packet::first(interface, ip(CLIENT), ip(MAPPED), tcp(80));
+            let stray = Packet { state: PacketState::Invalid, ..stray };
+            assert_dropped(&planned.follow(&stray), Why::NoConnection);
+        }
+    }
+}
+
+/// What stands behind an endpoint, by the specs alone: the pods, and whether sources are filtered.
+fn served<'a>(
+    specs: &'a [Spec],
+    plan: &'a Plan,
+) -> impl Iterator<Item = (&'a Spec, IpAddr, Protocol, u16, BTreeSet<SocketAddr>)> {
+    let accepted = specs.iter().filter(|spec| plan.mappings[&key(&spec.name)].refused.is_none());
+    accepted.flat_map(|spec| {
+        let ports =
+            spec.ports.iter().flat_map(|(protocol, port)| spec.addresses.iter().map(|a| (*a, *protocol, *port)));
+        ports.map(move |(address, protocol, port)| {
+            let pods = (0..spec.pods).map(|i| SocketAddr::new(pod(i), port)).collect();
+            (spec, address, protocol, port, pods)
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_endpoint_leads_to_exactly_its_pods_and_nothing_else_leads_anywhere(
+        specs in specs(), masquerade: bool, snat: bool, seed in any::<[prop::sample::Index; 10]>()
+    ) {
+        let planned = Planned::new(&settings(masquerade, snat), world(&specs));
+        let endpoints: Vec<_> = served(&specs, &planned.plan).collect();
+        let seen = if masquerade { SourceSeen::Masquerade } else { SourceSeen::Kept };
+        for at in &seed {
+            if endpoints.is_empty() {
+                break;
+            }
+            let (spec, address, protocol, port, pods) = at.get(&endpoints);
+            for interface in EXTERNAL {
+                let packet = Packet::first(interface, ip(CLIENT), *address, kind(*protocol, *port));
+                let trace = planned.follow(&packet);
+                let expected: BTreeSet<Outcome> = match (pods.is_empty(), protocol) {
+                    (true, Protocol::Tcp) => [Outcome::Refused { with: RejectWith::TcpReset }].into(),
+                    (true, Protocol::Udp) => [Outcome::Refused { with: RejectWith::PortUnreachable }].into(),
+                    (false, _) => pods
+                        .iter()
+                        .map(|to| Outcome::Forwarded { to: *to, source: seen, out_interface: "eth0".to_owned() })
+                        .collect(),
+                };
+                prop_assert_eq!(&trace.outcomes, &expected, "{}", trace);
+                let named = format!("default/{}:{protocol}/{port}", spec.name);
+                prop_assert_eq!(trace.mapping(), Some(named.as_str()));
+                if spec.filtered {
+                    let trace = planned.follow(&Packet { source: ip(OUTSIDER), ..packet });
+                    prop_assert!(is_dropped(&trace), "{}", trace);
+                }
+            }
+        }
+
+        let known: BTreeSet<_> = endpoints.iter().map(|(_, address, protocol, port, _)| (*address, *protocol, *port)).collect();
+        let addresses: Vec<IpAddr> = planned.world.host.addresses().filter(|(name, _)| *name != "lo").map(|(_, a)| a.address).collect();
+        for (i, at) in seed.iter().enumerate() {
+            // Next to what is served: the same port elsewhere, and another port at the same place.
+            let address = *at.get(&addresses);
+            let port = endpoints.get(i).map_or(80, |(.., port, _)| port + (i % 2) as u16);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                if known.contains(&(address, protocol, port)) {
+                    continue;
+                }
+                for interface in EXTERNAL {
+                    let trace = planned.follow(&Packet::first(interface, ip(CLIENT), address, kind(protocol, port)));
+                    prop_assert!(is_dropped(&trace), "{}", trace);
+                }
+            }
+        }
+    }
+}
+
+/// `mappings` Mappings with an address of their own and `ports` ports.
+fn sized(mappings: u32, ports: u16) -> (Vec<Spec>, Planned) {
+    let ports: Vec<_> =
+        (0..ports).map(|i| (if i % 2 == 0 { Protocol::Tcp } else { Protocol::Udp }, 1000 + i)).collect();
+    let specs: Vec<Spec> = (0..mappings).map(|i| Spec::direct(&format!("m{i}"), [i], &ports)).collect();
+    let planned = Planned::new(&settings(true, true), world(&specs));
+    (specs, planned)
+}
+
+/// One with 10,000 endpoints, made once.
+fn large() -> &'static (Vec<Spec>, Planned) {
+    static LARGE: OnceLock<(Vec<Spec>, Planned)> = OnceLock::new();
+    LARGE.get_or_init(|| sized(1000, 10))
+}
+
+/// The most rules that the first packet to any of some endpoints asks.
+fn worst((specs, planned): &(Vec<Spec>, Planned)) -> usize {
+    let endpoints: Vec<_> = served(specs, &planned.plan).collect();
+    let some = endpoints.iter().step_by(1 + endpoints.len() / 300);
+    let evaluations = some.map(|(_, address, protocol, port, pods)| {
+        let trace = planned.follow(&Packet::first("eth1", ip(CLIENT), *address, kind(*protocol, *port)));
+        assert_eq!(trace.outcomes.len(), pods.len(), "{trace}");
+        trace.evaluations()
+    });
+    evaluations.max().unwrap()
+}
+
+#[test]
+fn new_connections_ask_a_number_of_rules_that_grows_with_the_logarithm_of_the_endpoints() {
+    // A chain of four children costs at most four rules and settles two bits: two rules a bit, and a little for uneven trees.
+    const PER_BIT: f64 = 2.5;
+    let one = worst(&sized(1, 1));
+    assert!(one <= 25, "{one}");
+    for (endpoints, worst) in [
+        (10_f64, worst(&sized(1, 10))),
+        (100.0, worst(&sized(10, 10))),
+        (1_000.0, worst(&sized(100, 10))),
+        (10_000.0, worst(large())),
+    ] {
+        let bound = one as f64 + PER_BIT * endpoints.log2();
+        assert!(worst as f64 <= bound, "{worst} rules for {endpoints} endpoints, more than {bound}");
+    }
+}
+
+#[test]
+fn packets_of_established_connections_ask_as_many_rules_whatever_is_mapped() {
+    let marks = config().marks;
+    let few = sized(1, 1);
+    let connmark = marks.slot(1) | marks.mapped();
+    let (client, at) = (SocketAddr::new(ip(CLIENT), 40_000), few.0[0].addresses[0]);
+    let established =
+        |direction, destination| PacketState::Established { direction, connmark, dnat: true, destination };
+    let onwards = established(CtDirection::Original, Some(SocketAddr::new(pod(0), 1000)));
+    let back = established(CtDirection::Reply, Some(client));
+    for packet in [
+        Packet { state: onwards, ..Packet::first("eth1", client.ip(), at, tcp(1000)) },
+        Packet { state: back, ..Packet::first("eth0", pod(0), ip("10.0.0.2"), tcp(40_000)) },
+    ] {
+        let [small, large] = [&few, large()].map(|(_, planned)| planned.follow(&packet));
+        assert!(matches!(small.outcomes.first(), Some(Outcome::Forwarded { .. })), "{small}");
+        assert_eq!(small.outcomes, large.outcomes);
+        assert_eq!(small.evaluations(), large.evaluations(), "{small}\n{large}");
+        assert!(small.evaluations() <= 10, "{small}");
+    }
+}
