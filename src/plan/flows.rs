@@ -1,8 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::Sources;
-use super::compile::LocalMapping;
+use super::{ResolvedMapping, Sources};
 use crate::api::MappingMode;
 use crate::model::{Endpoint, Protocol};
 
@@ -55,22 +54,22 @@ impl FlowPolicy {
     }
 }
 
-/// Flows may go on to their endpoint's own pods only.
-pub(super) fn policy(mappings: &[LocalMapping]) -> FlowPolicy {
+/// Flows may go on to their endpoint's own pods only. Those of an address that is not here now may, too: its interface can come back.
+pub(super) fn policy(mappings: &[ResolvedMapping]) -> FlowPolicy {
     let mut endpoints = BTreeMap::new();
-    for local in mappings {
-        for port in &local.mapping.ports {
+    for mapping in mappings {
+        for port in &mapping.ports {
             // A TCP connection to a pod that is unready or terminating is for the two ends to finish; UDP has no end of its own.
             let mut keep = match port.protocol {
                 Protocol::Tcp => port.backends.known.clone(),
                 Protocol::Udp => port.backends.ready.union(&port.backends.chosen).copied().collect(),
             };
-            if let (MappingMode::Service, Some(vip)) = (local.mapping.mode, local.mapping.service_vip) {
+            if let (MappingMode::Service, Some(vip)) = (mapping.mode, mapping.service_vip) {
                 keep.insert(SocketAddr::new(vip, port.service_port));
             }
-            for (address, ..) in &local.addresses {
+            for address in &mapping.addresses {
                 let endpoint = Endpoint { address: *address, protocol: port.protocol, port: port.port };
-                endpoints.insert(endpoint, FlowEndpoint { sources: local.mapping.sources.clone(), keep: keep.clone() });
+                endpoints.insert(endpoint, FlowEndpoint { sources: mapping.sources.clone(), keep: keep.clone() });
             }
         }
     }

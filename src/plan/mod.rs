@@ -82,7 +82,13 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     for (key, outcome) in &mut mappings {
         outcome.generation = objects.mappings.get(key).and_then(|m| m.generation);
     }
-    Plan { dataplane, flows: flows::policy(&local), mappings, interfaces: topology.outcomes, slots: topology.slots }
+    Plan {
+        dataplane,
+        flows: flows::policy(&resolution.served),
+        mappings,
+        interfaces: topology.outcomes,
+        slots: topology.slots,
+    }
 }
 
 fn on_this_box<'a>(mapping: &'a ResolvedMapping, topology: &Topology) -> LocalMapping<'a> {

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::gateway::gateway;
 use super::slots;
 use super::{InterfaceKind, InterfaceOutcome};
-use crate::model::{BorderConfig, Family, Host, InterfaceName, is_default_route};
+use crate::model::{BorderConfig, Family, Host, InterfaceName, MainRoute, is_default_route};
 
 /// The host, classified.
 #[derive(Debug, Clone)]
@@ -70,7 +70,17 @@ impl Topology {
                 && !is_link_local(&route.destination)
                 && route.interface.as_ref().is_some_and(|name| !is_external(name))
         });
-        let inner = without_covered(inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination)));
+        // The most specific route decides what is inside, as in the kernel: a wide route by an inside interface does not make the
+        // neighbours of an external one impostors.
+        let outside: BTreeSet<IpNet> = host
+            .addresses()
+            .filter(|(name, _)| is_external(name))
+            .map(|(_, a)| a.subnet())
+            .chain(external_routes(host, is_external))
+            .filter(|net| !inside_subnets.iter().any(|inside| inside.contains(net)))
+            .collect();
+        let inside_nets = inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination));
+        let inner = without_covered(inside_nets.flat_map(|net| without_parts(net, &outside)));
 
         let mut outcomes = Vec::new();
         let mut externals = Vec::new();
@@ -226,6 +236,23 @@ fn absent(name: &str, kind: InterfaceKind) -> InterfaceOutcome {
 
 fn prefixes(link: &crate::model::Link) -> Vec<IpNet> {
     link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
+}
+
+/// What main routes by external interfaces, but for their default routes.
+fn external_routes(host: &Host, is_external: impl Fn(&str) -> bool) -> impl Iterator<Item = IpNet> {
+    let by_external = move |route: &&MainRoute| route.interface.as_ref().is_some_and(|name| is_external(name));
+    let routes = host.main_routes.iter().filter(by_external).map(|route| route.destination);
+    routes.filter(|net| !is_default_route(net))
+}
+
+/// The networks that remain of one without those of `parts` that are smaller than it.
+fn without_parts(net: IpNet, parts: &BTreeSet<IpNet>) -> Vec<IpNet> {
+    if !parts.iter().any(|part| *part != net && net.contains(part)) {
+        return vec![net.trunc()];
+    }
+    // A network that holds a smaller one has halves.
+    let halves = net.trunc().subnets(net.prefix_len() + 1).into_iter().flatten();
+    halves.filter(|half| !parts.contains(half)).flat_map(|half| without_parts(half, parts)).collect()
 }
 
 /// A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.

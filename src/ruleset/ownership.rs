@@ -51,6 +51,8 @@ pub const SET_INNER6: &str = "SN-INNER6";
 /// hash:ip: addresses of external interfaces.
 pub const SET_EXTERNAL: &str = "SN-EXT";
 pub const SET_EXTERNAL6: &str = "SN-EXT6";
+/// hash:ip: ClusterIPs that Mappings in mode service lead to.
+pub const SET_SERVICES: &str = "SN-VIP";
 /// hash:ip skbinfo: pod -> mark of the slot by which its egress leaves.
 pub const SET_EGRESS: &str = "SN-EG";
 

@@ -54,6 +54,10 @@ pub enum Match {
     DestinationLocal {
         invert: bool,
     },
+    /// addrtype UNICAST, which of IPv4 is: neither an address of the box nor broadcast or multicast.
+    DestinationElsewhere,
+    /// A TCP segment that does not begin a connection. Must stand behind the protocol match.
+    NotSyn,
     Statistic(Probability),
     Comment(String),
 }
@@ -132,7 +136,11 @@ pub enum Target {
     Jump(String),
     Goto(String),
     Dnat(SocketAddr),
-    Snat(IpAddr),
+    /// To this address; ports outside of the range are changed to one within (for protocols that have ports).
+    Snat {
+        address: IpAddr,
+        ports: Option<Ports>,
+    },
     Masquerade,
     /// `MARK --set-xmark value/mask`: clears the bits of mask, then xors value.
     SetMark {
@@ -315,6 +323,8 @@ impl fmt::Display for Match {
                 write!(f, "-m set {}--match-set {name} {}", not(*invert), direction.as_str())
             }
             Match::DestinationLocal { invert } => write!(f, "-m addrtype {}--dst-type LOCAL", not(*invert)),
+            Match::DestinationElsewhere => f.write_str("-m addrtype --dst-type UNICAST"),
+            Match::NotSyn => f.write_str("-m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"),
             Match::Statistic(p) => write!(f, "-m statistic --mode random --probability {p}"),
             Match::Comment(text) => {
                 f.write_str("-m comment --comment ")?;
@@ -333,7 +343,11 @@ impl fmt::Display for Target {
             Target::Jump(chain) => write!(f, "-j {chain}"),
             Target::Goto(chain) => write!(f, "-g {chain}"),
             Target::Dnat(to) => write!(f, "-j DNAT --to-destination {to}"),
-            Target::Snat(to) => write!(f, "-j SNAT --to-source {to}"),
+            Target::Snat { address, ports: None } => write!(f, "-j SNAT --to-source {address}"),
+            Target::Snat { address, ports: Some(Ports { first, last }) } => {
+                let address = SocketAddr::new(*address, *first);
+                write!(f, "-j SNAT --to-source {address}-{last}")
+            }
             Target::Masquerade => f.write_str("-j MASQUERADE"),
             Target::SetMark { value, mask } => write!(f, "-j MARK --set-xmark 0x{value:x}/0x{mask:x}"),
             Target::SetConnMark { value, mask } => write!(f, "-j CONNMARK --set-xmark 0x{value:x}/0x{mask:x}"),

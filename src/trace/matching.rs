@@ -187,11 +187,25 @@ impl<'a> Matcher<'a> {
                 Found::Remembered(sets) => Held::Remembered { sets, invert: *invert },
             },
             Match::DestinationLocal { invert } => (self.host.is_local(state.destination) != *invert).into(),
+            Match::DestinationElsewhere => self.is_elsewhere(state.destination).into(),
+            // The first packet that a trace is asked about is a SYN.
+            Match::NotSyn => connection.is_none_or(|c| !c.new).into(),
             Match::Statistic(Probability { weight: 0, .. }) => Held::No,
             Match::Statistic(Probability { weight, of }) if weight >= of => Held::Yes,
             Match::Statistic(_) => Held::Random,
             Match::Comment(_) => Held::Yes,
         })
+    }
+
+    /// Neither the box's own nor broadcast or multicast. xt_addrtype does not ask which IPv6 addresses are the box's.
+    fn is_elsewhere(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(v4) = address else { return !address.is_multicast() };
+        let mut subnets = self.host.addresses().map(|(_, a)| a.subnet()).filter(|net| net.prefix_len() < 31);
+        !(v4.is_multicast()
+            || v4.is_broadcast()
+            || v4.octets()[0] == 0
+            || self.host.is_local(address)
+            || subnets.any(|net| net.broadcast() == address))
     }
 
     fn set(&self, name: &str) -> Result<&'a IpSet, String> {

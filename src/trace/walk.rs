@@ -327,8 +327,8 @@ impl<'a> Walk<'a> {
                 }
                 (Effect::Destination(*to), After::Passed)
             }
-            Target::Snat(to) => {
-                state.source_seen = SourceSeen::Snat(*to);
+            Target::Snat { address, .. } => {
+                state.source_seen = SourceSeen::Snat(*address);
                 (Effect::Source(state.source_seen), After::Passed)
             }
             Target::Masquerade => {

@@ -162,8 +162,6 @@ fn fragments(from: Ipv4Addr, to: Ipv4Addr) -> Vec<Vec<u8>> {
 fn nothing_but_markers_passes_a_siege_from_the_wire_and_from_beyond_the_router() {
     let (bed, manifests) = fortress();
     let _daemon = daemon(&bed, &manifests).start();
-    assert_eq!(try_port(&bed.core, Proto::Tcp, Bed::BORDER, 22).unwrap().name, "box", "inside, the box answers");
-    assert_eq!(bed.border.get(Proto::Tcp, CLUSTER_IP, 80).unwrap().name, "service");
     bed.border.run("conntrack -F");
     for (attacker, own, nic) in
         [(&bed.attacker1, Bed::ATTACKER1, Bed::EXT1), (&bed.attacker2, Bed::ATTACKER2, Bed::EXT2)]
@@ -175,6 +173,8 @@ fn nothing_but_markers_passes_a_siege_from_the_wire_and_from_beyond_the_router()
         }
         siege.nothing_passed();
     }
+    assert_eq!(try_port(&bed.core, Proto::Tcp, Bed::BORDER, 22).unwrap().name, "box", "inside, the box answers");
+    assert_eq!(bed.border.get(Proto::Tcp, CLUSTER_IP, 80).unwrap().name, "service");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+mod attacks;
 mod bed_itself;
 mod border_ipv6;
 mod border_scan;

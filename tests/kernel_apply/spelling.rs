@@ -58,7 +58,8 @@ fn targets(table: &str, family: Family) -> Vec<(Vec<Match>, Target)> {
     match table {
         "nat" => vec![
             (tcp(), Target::Dnat((address, 8080).into())),
-            (vec![], Target::Snat(address)),
+            (vec![], Target::Snat { address, ports: None }),
+            (tcp(), Target::Snat { address, ports: Some(Ports { first: 1024, last: 65535 }) }),
             (vec![], Target::Masquerade),
         ],
         "filter" => {

@@ -310,7 +310,7 @@ fn nat(masquerade: bool) -> TableRules {
                     connmark(marks().begun_inside() | slot(1).0, marks().begun_inside() | marks().slot_mask()),
                     set("SN-EG-10", SetDirection::Source),
                 ],
-                Target::Snat(ip("203.0.113.10")),
+                Target::Snat { address: ip("203.0.113.10"), ports: None },
             ),
         ],
     ));

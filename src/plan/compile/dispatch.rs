@@ -12,7 +12,7 @@ use crate::plan::topology::Topology;
 use crate::plan::{ResolvedMapping, ResolvedPort};
 use crate::ruleset::{
     Builtin, Dataplane, Match, Rule, SetDirection, SetMember, TableRules, Target,
-    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS, SET_INNER},
+    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS, SET_INNER, SET_SERVICES},
 };
 
 /// What happens to an allowed client of one port.
@@ -119,7 +119,12 @@ fn handler(
     }
 
     rules.push(match Handling::of(mapping, port, host, context.topology) {
-        Handling::Service(address) => Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address)),
+        Handling::Service(address) => {
+            if let Some(set) = dataplane.sets.get_mut(SET_SERVICES) {
+                set.members.insert(SetMember::Ip(address.ip()));
+            }
+            Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))
+        }
         Handling::Pods => {
             let pool = Pool::of(mapping, port);
             Rule::new([], goto(&backends::compile(&pool, nat, dataplane)))

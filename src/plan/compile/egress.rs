@@ -1,13 +1,13 @@
 //! nat POSTROUTING: masquerade by mark, and pod egress under the address of the pod's Mapping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::tree::{self, Entry, Key};
 use super::{Context, LocalMapping, hook, jump};
-use crate::model::InterfaceName;
+use crate::model::{InterfaceName, Protocol};
 use crate::ruleset::{
-    Builtin, Dataplane, Match, Rule, SetMember, TableRules, Target,
+    Builtin, Dataplane, Match, Ports, Rule, SetMember, TableRules, Target,
     ownership::{MAX_CHAIN_DEPTH, SET_EGRESS, SNAT, chain_of},
 };
 
@@ -18,9 +18,10 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
     if context.config.snat {
         let mut per_interface: BTreeMap<(InterfaceName, u16), Vec<Entry>> = BTreeMap::new();
         let mut members = Vec::new();
+        let mapped = mapped_ports(mappings);
         for (pod, way) in ways_out(mappings) {
             members.push(SetMember::IpMark { address: pod, mark: marks.slot(way.slot), mask: marks.slot_mask() });
-            let rules = vec![Rule::new([], Target::Snat(way.address))];
+            let rules = translation(way.address, &mapped);
             let entry = Entry { address: pod, rules, depth: 0 };
             per_interface.entry((way.interface, way.slot)).or_default().push(entry);
         }
@@ -41,6 +42,46 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
     }
     nat.chains.insert(SNAT.to_owned(), rules);
     hook(nat, Builtin::Postrouting, [], SNAT);
+}
+
+/// Ports that clients reach, by address and protocol.
+type MappedPorts = BTreeMap<(IpAddr, Protocol), BTreeSet<u16>>;
+
+fn mapped_ports(mappings: &[LocalMapping]) -> MappedPorts {
+    let mut mapped = MappedPorts::new();
+    for local in mappings {
+        for (address, ..) in &local.addresses {
+            for port in &local.mapping.ports {
+                mapped.entry((*address, port.protocol)).or_default().insert(port.port);
+            }
+        }
+    }
+    mapped
+}
+
+/// Ports of an address that clients reach are theirs: a pod's own connection from one would stand in for the Mapping's whole Service
+/// towards its peer, and take the datagrams that the peer sends there.
+fn translation(address: IpAddr, mapped: &MappedPorts) -> Vec<Rule> {
+    let snat = |ports| Target::Snat { address, ports };
+    let with_ports = [Protocol::Tcp, Protocol::Udp].into_iter().filter_map(|protocol| {
+        let free = longest_free(mapped.get(&(address, protocol))?)?;
+        Some(Rule::new([Match::Protocol(protocol)], snat(Some(free))))
+    });
+    with_ports.chain([Rule::new([], snat(None))]).collect()
+}
+
+/// Below this are ports of servers.
+const FIRST_FREE: u16 = 1024;
+
+/// The longest run of ports that are not mapped: it keeps the most of the ports that pods choose.
+fn longest_free(mapped: &BTreeSet<u16>) -> Option<Ports> {
+    let taken = mapped.range(FIRST_FREE..).map(|port| u32::from(*port));
+    let befores = std::iter::once(u32::from(FIRST_FREE) - 1).chain(taken.clone());
+    let afters = taken.chain([u32::from(u16::MAX) + 1]);
+    let (before, after) = befores.zip(afters).max_by_key(|(before, after)| after - before)?;
+    // None is left between neighbours; other ends are ports.
+    let (first, last) = (u16::try_from(before + 1).ok()?, u16::try_from(after - 1).ok()?);
+    (first <= last).then_some(Ports { first, last })
 }
 
 /// How a pod's own connections leave.
@@ -66,4 +107,23 @@ fn ways_out(mappings: &[LocalMapping]) -> BTreeMap<IpAddr, WayOut> {
         }
     }
     ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(mapped: impl IntoIterator<Item = u16>) -> Option<(u16, u16)> {
+        longest_free(&mapped.into_iter().collect()).map(|run| (run.first, run.last))
+    }
+
+    #[test]
+    fn pods_get_the_longest_run_of_ports_that_nobody_reaches() {
+        assert_eq!(free([80, 443]), Some((1024, 65_535)));
+        assert_eq!(free([80, 8080]), Some((8081, 65_535)));
+        assert_eq!(free([1024, 60_000]), Some((1025, 59_999)));
+        assert_eq!(free([65_535]), Some((1024, 65_534)));
+        assert_eq!(free(1024..=65_535), None);
+        assert_eq!(free((1024..=65_535).filter(|port| *port != 30_000)), Some((30_000, 30_000)));
+    }
 }

@@ -4,7 +4,7 @@
 //! The number of rules depends on the number of interfaces only.
 
 use super::{Context, FamilySets, goto, hook, in_set, not_in_set};
-use crate::model::Family;
+use crate::model::{Family, Protocol};
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Rule, SetDirection, TableRules, Target,
     ownership::{EGRESS, INSIDE, INSIDE_NEW, OUT, OUT_NEW, PRE, PRE_INNER, PRE_NEW, SET_EGRESS},
@@ -22,14 +22,24 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     // IPv6 has no policy routing of ours: nothing is restored for what comes from the inside.
     let from_inside = if family == Family::Ipv4 { goto(INSIDE) } else { Target::Return };
     let mut pre: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], from_inside.clone())).collect();
-    pre.push(Rule::new([Match::CtState(CtState::New)], goto(PRE_NEW)));
+    pre.push(Rule::new([Match::CtState(CtState::Established)], Target::Return));
+    pre.push(Rule::new([], goto(PRE_NEW)));
     mangle.chains.insert(PRE.to_owned(), pre);
     hook(mangle, Builtin::Prerouting, [], PRE);
 
     // A forged inside source gets no slot, hence no Mapping; see nat.
     let shared = context.has_shared() && family == Family::Ipv4;
     let inner = if shared { goto(PRE_INNER) } else { Target::Return };
-    let mut new = vec![Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], inner)];
+    let mut new = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
+    if family == Family::Ipv4 {
+        // What begins outside is for an address of the box. The rest goes no farther, so that nothing answers it: "time exceeded" and
+        // "fragmentation needed" are sent before FORWARD is asked.
+        new.push(Rule::new([Match::DestinationElsewhere], Target::Drop));
+    }
+    // Until a connection is answered its packets are NEW: the first of them decided, and a forged one must not move it.
+    let decided = Match::ConnMark { value: 0, mask: context.marks().slot_mask(), invert: true };
+    new.push(Rule::new([decided], Target::Return));
+    new.push(Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], inner));
     for e in &context.topology.externals {
         new.push(Rule::new([Match::InInterface(e.name.clone())], context.set_slot(context.marks().slot(e.slot))));
     }
@@ -49,13 +59,27 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     }
 }
 
-/// Packets from the inside: two rules for those of decided connections.
+/// Packets from the inside: three rules for those of decided connections.
 fn inside(context: &Context, mangle: &mut TableRules) {
     let marks = context.marks();
     let restore = Target::RestoreMark { mask: marks.slot_mask() };
-    mangle
-        .chains
-        .insert(INSIDE.to_owned(), vec![Rule::new([context.no_slot()], goto(INSIDE_NEW)), Rule::new([], restore)]);
+    mangle.chains.insert(
+        INSIDE.to_owned(),
+        vec![
+            Rule::new([context.no_slot()], goto(INSIDE_NEW)),
+            // Whoever on the inside speaks for a client is an impostor. Sent out by the slot's table, its packet would make the kernel
+            // drop the whole connection: a masqueraded one must not change its interface.
+            Rule::new(
+                [
+                    Match::CtDirection(CtDirection::Original),
+                    Match::ConnMark { value: 0, mask: marks.begun_inside(), invert: false },
+                    Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: true },
+                ],
+                Target::Drop,
+            ),
+            Rule::new([], restore),
+        ],
+    );
     let mut new = Vec::new();
     if context.config.snat {
         let inner = FamilySets::of(Family::Ipv4).inner;
@@ -71,6 +95,8 @@ fn inside(context: &Context, mangle: &mut TableRules) {
         mangle.chains.insert(
             EGRESS.to_owned(),
             vec![
+                // Not the beginning of a connection: an answer on one that was cut. As a connection of the pod's own it would go on.
+                Rule::new([Match::Protocol(Protocol::Tcp), Match::NotSyn], Target::Drop),
                 Rule::new([], Target::MapMark { set: SET_EGRESS.to_owned() }),
                 Rule::new([], Target::SaveMark { mask: marks.slot_mask() }),
                 Rule::new([], Target::SetConnMark { value: marks.begun_inside(), mask: marks.begun_inside() }),

@@ -116,6 +116,8 @@ pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
     }
     refuse::compile(&context, &mut dataplane);
     routing::compile(&context, &mut dataplane);
+    let services = IpSet::new(SetKind::HashIp(Family::Ipv4));
+    dataplane.sets.insert(ownership::SET_SERVICES.to_owned(), services);
     for (name, kind) in [
         (ownership::SET_ENDPOINTS, SetKind::HashIpPort(Family::Ipv4)),
         (ownership::SET_EGRESS, SetKind::HashIpMark(Family::Ipv4)),

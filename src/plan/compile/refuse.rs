@@ -1,10 +1,11 @@
-//! filter and security INPUT: what a Mapping admitted but could not translate is answered, and never reaches a process of the box.
+//! filter and security INPUT: what a Mapping admitted but could not translate is answered, and nothing of a Mapping reaches a process of
+//! the box, but for what is on its way to a ClusterIP.
 
-use super::{Context, hook};
+use super::{Context, hook, not_in_set};
 use crate::model::{Family, Protocol};
 use crate::ruleset::{
-    Builtin, Dataplane, Match, RejectWith, Rule, Table, Target,
-    ownership::{GUARD, REFUSE},
+    Builtin, Dataplane, Match, RejectWith, Rule, SetDirection, Table, Target,
+    ownership::{GUARD, REFUSE, SET_SERVICES},
 };
 
 pub fn compile(context: &Context, dataplane: &mut Dataplane) {
@@ -18,10 +19,12 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
             Rule::new([], Target::Reject(RejectWith::PortUnreachable)),
         ],
     );
-    hook(filter, Builtin::Input, untranslated.clone(), REFUSE);
+    hook(filter, Builtin::Input, untranslated, REFUSE);
 
-    // An ACCEPT that somebody puts ahead of REFUSE ends the filter table; this table comes after it.
+    // An ACCEPT that somebody puts ahead of REFUSE ends the filter table; this table comes after it. And whatever an EndpointSlice names
+    // (an address of this box, the broadcast address of its subnet), it opens no port of the box.
     let security = dataplane.tables.entry((Family::Ipv4, Table::Security)).or_default();
     security.chains.insert(GUARD.to_owned(), vec![Rule::new([], Target::Drop)]);
-    hook(security, Builtin::Input, untranslated, GUARD);
+    let elsewhere = not_in_set(SET_SERVICES, SetDirection::Destination);
+    hook(security, Builtin::Input, [context.mapped(), elsewhere], GUARD);
 }
