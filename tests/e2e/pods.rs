@@ -1,6 +1,8 @@
 //! Pods and Mappings that come, change and go while connections are up.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::thread;
 
 use bed::packet::{Mac, Seen, Sniffer};
 use bed::peer::{Proto, Request, Upload};
@@ -168,4 +170,31 @@ fn a_large_upload_completes_through_a_narrow_way_behind_the_border() {
 #[test]
 fn a_large_upload_completes_when_the_borders_own_way_to_the_pods_is_narrow() {
     upload_through(Options { cluster_mtu: 1300, ..Options::default() }, 1300);
+}
+
+/// Has a pod send that many bytes: those that it was sent.
+fn download(from: SocketAddrV4, bytes: usize) {
+    let mut stream = TcpStream::connect(from).unwrap();
+    stream.set_read_timeout(Some(bed::BOUND)).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    answers.read_line(&mut String::new()).unwrap();
+    stream.write_all(b"echo\n").unwrap();
+    let sender = thread::spawn(move || stream.write_all(&vec![b'x'; bytes]));
+    answers.read_exact(&mut vec![0; bytes]).unwrap();
+    sender.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_large_download_completes_through_a_narrow_way_behind_the_clients_router() {
+    for masquerade in ["true", "false"] {
+        let bed = Bed::new();
+        // The router forwards no more than this to the client, who does not know.
+        bed.r1.ip("route replace 192.0.2.0/25 dev eth1 mtu lock 1200");
+        let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+        let _daemon = daemon(&bed, &manifests).set("SNCTRLR_SETUP_MASQUERADE", masquerade).start();
+        let pods = Sniffer::start(&bed.core, "cluster");
+        bed.client1.within(|| download(SocketAddrV4::new(Bed::EXT1, 80), 4 << 20));
+        let told = pods.await_seen("the ICMP error", |s| s.is_fragmentation_needed());
+        assert_eq!(told.icmp_mtu, 1200, "{told:?}");
+    }
 }
