@@ -69,13 +69,13 @@ fn a_trace_names_the_mapping_whether_it_allows_the_source_or_not() {
         said(&place.on_files(&packet))
     };
     let allowed = trace("192.0.2.10", "80");
-    assert!(
-        allowed.contains("\nMapping: default/web:tcp/80\nVerdict: forwarded to one of 10.244.1.2:8080"),
-        "{allowed}"
-    );
+    let named = "\nMapping: default/web:tcp/80\n";
+    assert!(allowed.contains(named) && allowed.contains("\nVerdict: forwarded to one of 10.244.1.2:8080"), "{allowed}");
     let refused = trace("198.18.0.1", "80");
-    let told = "\nMapping: default/web:tcp/80, which does not allow this source\nVerdict: dropped";
-    assert!(refused.contains(told), "{refused}");
+    assert!(
+        refused.contains(named) && refused.contains("allowedSources") && refused.contains("\nVerdict: dropped"),
+        "{refused}"
+    );
     let unmapped = trace("192.0.2.10", "81");
     assert!(!unmapped.contains("\nMapping:") && unmapped.contains("\nVerdict: dropped"), "{unmapped}");
 }

@@ -24,9 +24,7 @@ impl fmt::Display for Trace {
             writeln!(f, "      then {}", alternative.outcome)?;
         }
         if let Some(mapping) = self.mapping() {
-            write!(f, "Mapping: {mapping}")?;
-            let refused = if self.turned_away() { ", which does not allow this source" } else { "" };
-            writeln!(f, "{refused}")?;
+            writeln!(f, "Mapping: {mapping}")?;
         }
         if let Some(Reason { why, decided_by: Place { table, chain, number, .. } }) = self.reason() {
             writeln!(f, "Because: {} ({table} {chain} rule {number})", why.of(&self.packet))?;

@@ -129,12 +129,6 @@ impl Trace {
         }
     }
 
-    /// Whether the source filter of [`Self::mapping`] sent the packet back.
-    pub fn turned_away(&self) -> bool {
-        let last = self.steps.iter().rev().find(|step| step.mapping().is_some());
-        matches!(last, Some(Step::Rule { effect: Effect::Return, .. }))
-    }
-
     /// The Mapping whose rules the packet met last, as their comments tell: `namespace/name:protocol/port`.
     pub fn mapping(&self) -> Option<&str> {
         let steps = self.steps.iter().chain(self.alternatives.iter().flat_map(|a| &a.steps));
