@@ -188,8 +188,7 @@ impl<'a> Matcher<'a> {
             },
             Match::DestinationLocal { invert } => (self.host.is_local(state.destination) != *invert).into(),
             Match::DestinationElsewhere => self.is_elsewhere(state.destination).into(),
-            // The first packet that a trace is asked about is a SYN.
-            Match::NotSyn => connection.is_none_or(|c| !c.new).into(),
+            Match::NotSyn => connection.is_none_or(|c| !c.syn).into(),
             Match::Statistic(Probability { weight: 0, .. }) => Held::No,
             Match::Statistic(Probability { weight, of }) if weight >= of => Held::Yes,
             Match::Statistic(_) => Held::Random,

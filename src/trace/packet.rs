@@ -41,6 +41,8 @@ pub enum PacketKind {
 pub enum PacketState {
     /// Begins a connection.
     New,
+    /// A TCP segment without SYN, taken for the middle of a connection that began elsewhere (nf_conntrack_tcp_loose): NEW too.
+    PickedUp,
     /// Belongs to no connection and cannot begin one, e.g. SYN+ACK out of nowhere.
     Invalid,
     /// Not tracked, e.g. IPv6 neighbour discovery.
@@ -120,6 +122,7 @@ impl fmt::Display for PacketState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PacketState::New => f.write_str("first of a connection"),
+            PacketState::PickedUp => f.write_str("of a connection that began unseen"),
             PacketState::Invalid => f.write_str("of no valid connection"),
             PacketState::Untracked => f.write_str("untracked"),
             PacketState::Established { direction: CtDirection::Original, .. } => f.write_str("of a connection"),

@@ -95,7 +95,7 @@ impl Trace {
 }
 
 fn is_border(place: &Place) -> bool {
-    [BORDER, BORDER_IN, OPEN].contains(&place.chain.as_str())
+    [PRE_NEW, BORDER, BORDER_IN, OPEN].contains(&place.chain.as_str())
 }
 
 impl Why {

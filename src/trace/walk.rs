@@ -33,6 +33,8 @@ pub(super) struct State<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Connection {
     pub new: bool,
+    /// Of TCP: a SYN begins it.
+    pub syn: bool,
     pub direction: CtDirection,
     pub mark: u32,
     pub dnat: bool,
@@ -125,9 +127,15 @@ impl<'a> Walk<'a> {
 
     pub fn run(mut self) -> Trace {
         let connection = match self.packet.state {
-            PacketState::New => Some(Connection { new: true, direction: CtDirection::Original, mark: 0, dnat: false }),
+            PacketState::New | PacketState::PickedUp => Some(Connection {
+                new: true,
+                syn: self.packet.state == PacketState::New,
+                direction: CtDirection::Original,
+                mark: 0,
+                dnat: false,
+            }),
             PacketState::Established { direction, connmark, dnat, .. } => {
-                Some(Connection { new: false, direction, mark: connmark, dnat })
+                Some(Connection { new: false, syn: false, direction, mark: connmark, dnat })
             }
             PacketState::Invalid | PacketState::Untracked => None,
         };

@@ -91,8 +91,7 @@ fn kind4(mapped: &'static [u16]) -> impl Strategy<Value = (PacketKind, u8, Packe
     let tcp_flags = proptest::sample::select(
         &[
             (flags::SYN, PacketState::New),
-            // Taken for the middle of a connection that began elsewhere (nf_conntrack_tcp_loose).
-            (flags::ACK, PacketState::New),
+            (flags::ACK, PacketState::PickedUp),
             (flags::SYN_ACK, PacketState::Invalid),
             (flags::RST, PacketState::Invalid),
             (flags::FIN | flags::ACK, PacketState::Invalid),
