@@ -112,6 +112,8 @@ impl Daemon {
                 () = self.retry.due() => self.pass(&mut beat).await,
                 _ = refresh.tick() => {
                     self.applier.invalidate();
+                    // A connection that was between translation and its entry while rules changed is judged now.
+                    self.judged = None;
                     self.dirty.mark(Instant::now());
                 }
                 _ = beat.tick() => {}

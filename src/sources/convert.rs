@@ -31,6 +31,14 @@ pub fn key(metadata: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey::new(namespace, name))
 }
 
+/// Whether Kubernetes would take these as names: a namespace is a DNS label, a name a DNS subdomain (RFC 1123). Names go on into logs and rule
+/// comments, so nothing else may come from a file either.
+pub fn is_valid(key: &ObjectKey) -> bool {
+    let word = |s: &str| s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let label = |s: &str| !s.is_empty() && word(s) && !s.starts_with('-') && !s.ends_with('-');
+    key.namespace.len() <= 63 && label(&key.namespace) && key.name.len() <= 253 && key.name.split('.').all(label)
+}
+
 pub fn mapping(metadata: &ObjectMeta, spec: MappingSpec) -> Mapping {
     Mapping {
         spec,

@@ -54,6 +54,27 @@ fn a_removed_pod_changes_no_dispatch() {
 }
 
 #[test]
+fn the_longest_name_fits_into_a_comment() {
+    let name = "n".repeat(253);
+    let plan = plan(&config(), &world(&[Spec::direct(&name, [1], &[(Protocol::Udp, 65_535)])]));
+    let nat = &plan.dataplane.tables[&(Family::Ipv4, Table::Nat)];
+    let comments: Vec<&str> = nat
+        .chains
+        .values()
+        .flatten()
+        .flat_map(|rule| &rule.matches)
+        .filter_map(|m| match m {
+            smartnat::ruleset::Match::Comment(text) => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert!(!comments.is_empty());
+    for comment in comments {
+        assert!(comment.len() <= 255 && comment.ends_with(":udp/65535"), "{comment}");
+    }
+}
+
+#[test]
 fn a_gateway_on_the_boxs_own_address_takes_that_interface_alone_out() {
     let mut config = config();
     config.gateway_offset = 10;

@@ -7,7 +7,7 @@ use super::backends::Pool;
 use super::tree::{self, Entry, Key};
 use super::{Context, LocalMapping, backends, goto, hook, in_set, not_in_set, source_set};
 use crate::api::MappingMode;
-use crate::model::{Host, Protocol};
+use crate::model::{Host, ObjectKey, Protocol};
 use crate::plan::topology::Topology;
 use crate::plan::{ResolvedMapping, ResolvedPort};
 use crate::ruleset::{
@@ -99,7 +99,8 @@ fn handler(
     let chain = ownership::chain_of("M", &identity);
 
     // Says in every listing and trace whose chain this is, whether the source is allowed or not.
-    let named = || Match::Comment(identity.clone());
+    let comment = comment(&mapping.key, port);
+    let named = || Match::Comment(comment.clone());
     let mut rules = Vec::new();
     if let Some(set) = source_set(&mapping.sources, dataplane) {
         rules.push(Rule::new([named(), not_in_set(&set, SetDirection::Source)], Target::Return));
@@ -134,4 +135,14 @@ fn handler(
     });
     nat.chains.insert(chain.clone(), rules);
     chain
+}
+
+/// Longest text that xt_comment keeps (XT_MAX_COMMENT_LEN with its end).
+const MAX_COMMENT: usize = 255;
+
+/// `namespace/name:protocol/port`; of a name that is too long for a comment, its beginning.
+fn comment(key: &ObjectKey, port: &ResolvedPort) -> String {
+    let suffix = format!(":{}/{}", port.protocol, port.port);
+    let key: String = key.to_string().chars().take(MAX_COMMENT - suffix.len()).collect();
+    key + &suffix
 }

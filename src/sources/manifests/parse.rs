@@ -209,6 +209,13 @@ impl Content {
                 let item = if several { format!("items[{i}]: ") } else { String::new() };
                 format!("{item}a {kind} has no metadata.name")
             })?;
+            if !convert::is_valid(&key) {
+                return Err(format!(
+                    "{kind} {:?} in namespace {:?}: names are lower case letters, digits, '-' and (in names) '.', a namespace of 63 \
+                     and a name of 253 characters at most",
+                    key.name, key.namespace
+                ));
+            }
             let duplicate = match object {
                 Object::Mapping(o) => {
                     let mapping = convert::mapping(&o.metadata, o.spec.into());

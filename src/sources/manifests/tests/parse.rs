@@ -222,3 +222,13 @@ fn aliases_that_multiply_are_refused() {
     }
     assert!(yaml(&text).is_err());
 }
+
+#[test]
+fn names_that_kubernetes_would_not_take_break_the_file() {
+    for name in ["Web", "a b", "web-", "a..b", "x\\n-A PREROUTING -j ACCEPT", "quo\\\"te", &"a".repeat(254)] {
+        let text = format!("{{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {{\"name\": \"{name}\"}}}}");
+        assert!(json(&text).unwrap_err().reason.contains("names are lower case letters"), "{name}");
+    }
+    let longest = format!("{}.b", "a".repeat(251));
+    json(&format!(r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{longest}"}}}}"#)).unwrap();
+}
