@@ -100,6 +100,24 @@ pub struct InterfaceOutcome {
     pub problem: Option<String>,
 }
 
+impl InterfaceOutcome {
+    /// An interface of which no more is known than what it is.
+    pub fn down(name: &str, kind: InterfaceKind) -> Self {
+        InterfaceOutcome {
+            name: name.to_owned(),
+            kind,
+            up: false,
+            carrier: false,
+            addresses: Vec::new(),
+            slot: None,
+            table: None,
+            gateway: None,
+            gateway_neighbour: None,
+            problem: None,
+        }
+    }
+}
+
 pub(super) fn refused(refusal: Refusal) -> MappingOutcome {
     MappingOutcome {
         generation: None,

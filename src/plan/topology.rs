@@ -105,16 +105,11 @@ impl Topology {
                 (InterfaceKind::Inside, None)
             };
             outcomes.push(InterfaceOutcome {
-                name: name.clone(),
-                kind,
                 up: link.up,
                 carrier: link.carrier,
                 addresses: prefixes(link),
-                slot: None,
-                table: None,
-                gateway: None,
-                gateway_neighbour: None,
                 problem,
+                ..InterfaceOutcome::down(name, kind)
             });
         }
         if !host.links.contains_key(&config.gateway_interface) {
@@ -123,7 +118,7 @@ impl Topology {
                     "the default gateway interface does not exist; correct SNCTRLR_DEFAULT_GW_INTERFACE or bring it up"
                         .to_owned(),
                 ),
-                ..absent(&config.gateway_interface, InterfaceKind::Gateway)
+                ..InterfaceOutcome::down(&config.gateway_interface, InterfaceKind::Gateway)
             });
         }
         outcomes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -161,7 +156,11 @@ fn external(
             gateway: None,
             shared: Vec::new(),
         };
-        let outcome = InterfaceOutcome { slot: Some(slot), table: Some(table), ..absent(name, InterfaceKind::Absent) };
+        let outcome = InterfaceOutcome {
+            slot: Some(slot),
+            table: Some(table),
+            ..InterfaceOutcome::down(name, InterfaceKind::Absent)
+        };
         return (external, outcome);
     };
 
@@ -217,21 +216,6 @@ fn external(
         problem,
     };
     (external, outcome)
-}
-
-fn absent(name: &str, kind: InterfaceKind) -> InterfaceOutcome {
-    InterfaceOutcome {
-        name: name.to_owned(),
-        kind,
-        up: false,
-        carrier: false,
-        addresses: Vec::new(),
-        slot: None,
-        table: None,
-        gateway: None,
-        gateway_neighbour: None,
-        problem: None,
-    }
 }
 
 fn prefixes(link: &crate::model::Link) -> Vec<IpNet> {

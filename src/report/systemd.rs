@@ -146,18 +146,8 @@ mod tests {
             status_line(&r),
             "border closed, waiting for the first complete snapshot; last pass 22:13:20 UTC took 3 ms"
         );
-        let interface = |name: &str, kind| InterfaceOutcome {
-            name: name.into(),
-            kind,
-            up: true,
-            carrier: true,
-            addresses: vec![],
-            slot: None,
-            table: None,
-            gateway: None,
-            gateway_neighbour: None,
-            problem: None,
-        };
+        let interface =
+            |name: &str, kind| InterfaceOutcome { up: true, carrier: true, ..InterfaceOutcome::down(name, kind) };
         let mappings = [
             (ObjectKey::new("a", "a"), mapping(2, false)),
             (ObjectKey::new("a", "b"), mapping(3, false)),

@@ -112,18 +112,7 @@ mod tests {
     }
 
     fn interface(name: &str, kind: InterfaceKind) -> InterfaceOutcome {
-        InterfaceOutcome {
-            name: name.into(),
-            kind,
-            up: true,
-            carrier: true,
-            addresses: vec![],
-            slot: None,
-            table: None,
-            gateway: None,
-            gateway_neighbour: None,
-            problem: None,
-        }
+        InterfaceOutcome { up: true, carrier: true, ..InterfaceOutcome::down(name, kind) }
     }
 
     fn check(config: &BorderConfig, host: &Host, interfaces: Vec<InterfaceOutcome>) -> Vec<(Level, String)> {

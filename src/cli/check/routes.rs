@@ -84,18 +84,8 @@ mod tests {
     }
 
     fn plan(backends: &[&str]) -> Plan {
-        let eth1 = InterfaceOutcome {
-            name: "eth1".into(),
-            kind: InterfaceKind::External,
-            up: true,
-            carrier: true,
-            addresses: vec![],
-            slot: None,
-            table: None,
-            gateway: None,
-            gateway_neighbour: None,
-            problem: None,
-        };
+        let eth1 =
+            InterfaceOutcome { up: true, carrier: true, ..InterfaceOutcome::down("eth1", InterfaceKind::External) };
         let keep = backends.iter().map(|b| b.parse().unwrap()).collect();
         let endpoint = Endpoint { address: "203.0.113.10".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
         Plan {

@@ -19,16 +19,10 @@ fn report() -> Report {
         endpoints: 2,
     };
     let interface = |name: &str, kind, up, neighbour| InterfaceOutcome {
-        name: name.into(),
-        kind,
         up,
         carrier: true,
-        addresses: vec![],
-        slot: None,
-        table: None,
-        gateway: None,
         gateway_neighbour: neighbour,
-        problem: None,
+        ..InterfaceOutcome::down(name, kind)
     };
     let mappings = [
         (ObjectKey::new("a", "1"), mapping(false, true)),
