@@ -21,6 +21,8 @@ pub struct Topology {
     pub inner: Vec<IpNet>,
     pub outcomes: Vec<InterfaceOutcome>,
     pub slots: BTreeMap<InterfaceName, u16>,
+    /// Addresses on which Mappings are served, each with its place in `externals`: thousands of Mappings ask.
+    serving: BTreeMap<IpAddr, usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -72,13 +74,13 @@ impl Topology {
         });
         // The most specific route decides what is inside, as in the kernel: a wide route by an inside interface does not make the
         // neighbours of an external one impostors.
-        let outside: BTreeSet<IpNet> = host
+        let mut outside: BTreeSet<IpNet> = host
             .addresses()
             .filter(|(name, _)| is_external(name))
             .map(|(_, a)| a.subnet())
             .chain(external_routes(host, is_external))
-            .filter(|net| !inside_subnets.iter().any(|inside| inside.contains(net)))
             .collect();
+        outside.retain(|net| !inside_subnets.iter().any(|inside| inside.contains(net)));
         let inside_nets = inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination));
         let inner = without_covered(inside_nets.flat_map(|net| without_parts(net, &outside)));
 
@@ -122,12 +124,18 @@ impl Topology {
             });
         }
         outcomes.sort_by(|a, b| a.name.cmp(&b.name));
-        Topology { inside, externals, inner, outcomes, slots }
+        let mut serving = BTreeMap::new();
+        for (place, external) in externals.iter().enumerate().filter(|(_, e)| e.serves()) {
+            for address in &external.addresses {
+                serving.entry(*address).or_insert(place);
+            }
+        }
+        Topology { inside, externals, inner, outcomes, slots, serving }
     }
 
     /// The external interface that holds an address and serves Mappings on it.
     pub fn serving(&self, address: IpAddr) -> Option<&External> {
-        self.externals.iter().find(|e| e.serves() && e.addresses.contains(&address))
+        self.serving.get(&address).map(|place| &self.externals[*place])
     }
 
     /// Whether an address is reached on the inside other than by a default route.

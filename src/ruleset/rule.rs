@@ -178,19 +178,6 @@ pub enum RejectWith {
 }
 
 impl Target {
-    /// Whether a packet that meets this target goes on to the next rule of the chain.
-    pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Target::SetMark { .. }
-                | Target::SetConnMark { .. }
-                | Target::SaveMark { .. }
-                | Target::RestoreMark { .. }
-                | Target::MapMark { .. }
-                | Target::AddSource { .. }
-        )
-    }
-
     /// The chain that a jump or goto leads to.
     pub fn chain(&self) -> Option<&str> {
         match self {
