@@ -23,7 +23,7 @@ pub(super) async fn world(settings: &Settings, args: &HostArgs) -> Result<World,
     let host = host(args.host.as_deref()).await?;
     let objects = objects(settings)?;
     let slots = slots::remembered(&settings.border, &host.own_rules);
-    Ok(World { host, objects, slots })
+    Ok(World { host, objects: objects.map(Into::into), slots })
 }
 
 pub(super) async fn host(description: Option<&Path>) -> Result<Host, CliError> {

@@ -40,7 +40,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let _lock = only_writer(&settings)?;
     let host = read_host().await?;
     let kept = slots::remembered(&settings.border, &host.own_rules);
-    let snapshot = Snapshot::new(World { host, objects: None, slots: kept }, [MANIFESTS]);
+    let snapshot = Snapshot::new(World { host, objects: None, slots: kept });
 
     let tools = Tools::new(settings.tool_timeout);
     let writers = tools.own_writers();

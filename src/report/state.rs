@@ -266,6 +266,7 @@ mod tests {
             mappings: [(
                 ObjectKey::new("a", "b"),
                 MappingOutcome {
+                    uid: None,
                     generation: None,
                     refused: None,
                     programmed: Programmed { ok, reason: ProgrammedReason::Programmed, message: message.into() },
