@@ -13,6 +13,7 @@
 pub mod api;
 pub mod apply;
 pub mod cli;
+pub mod cluster;
 pub mod daemon;
 pub mod model;
 mod netlink;

@@ -37,8 +37,7 @@ impl SettingsArgs {
             number(1..=365 * DAY / 60),
         );
         let objects = object_source(self.manifests.take(), self.kubeconfig.take());
-        let namespace =
-            c.optional("SNCTRLR_NAMESPACE", self.namespace.take(), "smartnat-system".to_owned(), namespace);
+        let namespace = c.optional("SNCTRLR_NAMESPACE", self.namespace.take(), "smartnat-system".to_owned(), namespace);
         let lease = c.optional("SNCTRLR_LEASE_SECONDS", self.lease_seconds.take(), 40, number(4..=3600));
         let border = self.border(&mut c, host_name.trim());
 
@@ -176,7 +175,10 @@ fn namespace(text: &str) -> Result<String, Complaint> {
     if is_label(text) {
         return Ok(text.to_owned());
     }
-    Err(Complaint::new("it is no name of a namespace", "use lower case letters, digits and -, for example smartnat-system"))
+    Err(Complaint::new(
+        "it is no name of a namespace",
+        "use lower case letters, digits and -, for example smartnat-system",
+    ))
 }
 
 /// RFC 1123.

@@ -12,7 +12,7 @@ use smartnat::daemon::Snapshot;
 use smartnat::model::{Family, Host, Objects, Protocol, World};
 use smartnat::plan::{ProgrammedReason, RefusalReason, plan};
 use smartnat::ruleset::{Builtin, SetMember, Table, depth, ownership};
-use world::{objects_mut, Spec, config, key, reference, world};
+use world::{Spec, config, key, objects_mut, reference, world};
 
 #[test]
 fn the_reference_mapping_is_served_on_both_interfaces() {
