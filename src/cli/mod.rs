@@ -161,7 +161,10 @@ fn quiet(debug: bool) {
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    // A credential plugin that hangs must not keep the program from ending.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.
