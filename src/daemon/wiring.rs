@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::snapshot::Snapshot;
 use crate::apply::{Applied, Applier, ApplyError, LockError, Scope, Tools, WriterLock};
+use crate::cluster::lease;
 use crate::error_chain;
 use crate::model::World;
 use crate::plan::{self, slots};
@@ -27,6 +28,8 @@ pub enum DaemonError {
     Running(LockError),
     #[error("the host's interfaces, addresses and routes could not be read by netlink")]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Connect(#[from] crate::cluster::ConnectError),
     #[error("signals could not be listened for")]
     Signals(#[source] io::Error),
     #[error("the border could not be closed")]
@@ -35,7 +38,9 @@ pub enum DaemonError {
 
 /// The daemon: until SIGTERM or SIGINT. The dataplane stays when it ends.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
-    let ObjectSource::Manifests(directory) = settings.objects.clone() else { return Err(DaemonError::NoSource) };
+    if settings.objects == ObjectSource::None {
+        return Err(DaemonError::NoSource);
+    }
     let stop = stop_signal()?;
     let _lock = only_writer(&settings)?;
     let host = read_host().await?;
@@ -45,14 +50,27 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let tools = Tools::new(settings.tool_timeout);
     let writers = tools.own_writers();
     let (reports, readers) = watch::channel(Report::new(SystemTime::now()));
-    for source in ["host", MANIFESTS] {
-        reports.send_modify(|r| r.source_state(source, SourceState::Syncing, SystemTime::now()));
-    }
+    reports.send_modify(|r| r.source_state("host", SourceState::Syncing, SystemTime::now()));
 
     let (sender, mut events) = mpsc::channel(64);
     tokio::spawn(host::run(settings.autorefresh, sender.clone()));
     tokio::spawn(tables::run(move |pid| writers.contains(pid), sender.clone()));
-    tokio::spawn(manifests::run(directory, sender));
+    let _cluster = match settings.objects.clone() {
+        ObjectSource::Manifests(directory) => {
+            reports.send_modify(|r| r.source_state(MANIFESTS, SourceState::Syncing, SystemTime::now()));
+            tokio::spawn(manifests::run(directory, sender));
+            None
+        }
+        source => {
+            let (sessions, reader) = watch::channel(Some(crate::cluster::connect(&source).await?));
+            let lease = lease::LeaseSettings {
+                namespace: settings.namespace.clone(),
+                instance: settings.border.instance_name.clone(),
+                duration: settings.lease,
+            };
+            Some((lease::run(reader, lease, reports.clone()), sessions, sender))
+        }
+    };
     tokio::spawn(report::serve(settings.monitor, monitor(&settings, readers)));
 
     Daemon::new(settings, snapshot, tools, reports).run(&mut events, stop).await;
