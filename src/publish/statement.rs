@@ -52,7 +52,8 @@ pub fn own_addresses(outcome: &MappingOutcome) -> BTreeMap<String, MappingPodIps
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
     pub invalid: String,
-    pub service_vip: Option<String>,
+    /// Empty without one.
+    pub service_vip: String,
     pub observed_generation: Option<i64>,
     pub accepted: Verdict,
     pub programmed: Verdict,
@@ -105,7 +106,7 @@ pub fn shared(outcome: &MappingOutcome, addresses: &[String], instances: &[Mappi
     };
     Shared {
         invalid: if accepted.ok { "no".to_owned() } else { accepted.message.clone() },
-        service_vip: outcome.service_vip.map(|vip| vip.to_string()),
+        service_vip: outcome.service_vip.map(|vip| vip.to_string()).unwrap_or_default(),
         observed_generation: outcome.generation,
         accepted,
         programmed,
@@ -212,7 +213,7 @@ pub fn statement(
     let generation = shared.observed_generation;
     let shared_differs = unmarked
         || old.invalid.as_ref() != Some(&shared.invalid)
-        || old.service_vip != shared.service_vip
+        || old.service_vip.as_deref().unwrap_or_default() != shared.service_vip
         || old.observed_generation != generation
         || !shared.accepted.stands_in(ACCEPTED, generation, &old.conditions)
         || !shared.programmed.stands_in(PROGRAMMED, generation, &old.conditions);
@@ -224,7 +225,8 @@ pub fn statement(
             shared.programmed.condition(PROGRAMMED, generation, &old.conditions, now),
         ],
         invalid: Some(shared.invalid),
-        service_vip: shared.service_vip,
+        // Written empty over another's value: what is left out stays as long as anybody else owns it.
+        service_vip: Some(shared.service_vip).filter(|vip| !vip.is_empty() || old.service_vip.is_some()),
         configured_addresses: configured,
         observed_generation: generation,
         instances,
