@@ -311,7 +311,8 @@ impl Publisher {
 
     fn ill(&mut self, error: &WriteError) {
         let pause = self.trouble.again(Instant::now());
-        let reason = error_chain(error);
+        let server = self.session.as_ref().map_or("", |(session, _)| &session.server);
+        let reason = error.explain(server);
         if self.trouble.is_new(&reason) {
             tracing::warn!(
                 error = reason,

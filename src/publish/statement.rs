@@ -250,10 +250,9 @@ fn others(
     let mut marks = Vec::new();
     for entry in record.status.instances.iter().filter(|i| i.name != instance) {
         let mut entry = entry.clone();
-        // Without a Lease of our own nothing is known about those of others.
-        let silent = fleet.standing == crate::cluster::Standing::Held && !fleet.alive.contains(&entry.name);
-        if silent {
-            let last = fleet.silent.get(&entry.name).copied().flatten().unwrap_or(now);
+        // One that has no Lease at all may live and lack the right to hold one.
+        if let Some(last) = fleet.silent.get(&entry.name) {
+            let last = last.unwrap_or(now);
             let since = entry.silent_since.clone().unwrap_or(Time(last));
             marks.push(MappingInstance {
                 name: entry.name.clone(),

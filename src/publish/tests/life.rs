@@ -106,7 +106,9 @@ fn a_silent_instance_is_marked_by_others_and_takes_the_mark_away_itself() {
     let served = after(held(both), status);
     assert_eq!(step(&served, Some(&programmed), &fleet(&[ME, OTHER])), Step::Nothing);
 
-    let status = applied(step(&served, Some(&programmed), &fleet(&[ME])));
+    let mut silent = fleet(&[ME]);
+    silent.silent.insert(OTHER.to_owned(), None);
+    let status = applied(step(&served, Some(&programmed), &silent));
     let mark = status.instances.iter().find(|i| i.name == OTHER).unwrap();
     assert_eq!(mark.silent_since.as_ref().unwrap().0, now());
     assert!(status.conditions[1].message.contains("border-2 is silent since"), "{:?}", status.conditions);
@@ -119,10 +121,8 @@ fn a_silent_instance_is_marked_by_others_and_takes_the_mark_away_itself() {
 }
 
 #[test]
-fn without_a_lease_of_its_own_nobody_calls_others_silent() {
-    let mut unregistered = fleet(&[]);
-    unregistered.standing = Standing::Unregistered { reason: "forbidden".to_owned() };
+fn an_instance_without_any_lease_is_not_called_silent() {
     let status = MappingStatus { instances: vec![entry(OTHER, true)], ..MappingStatus::default() };
-    let status = applied(step(&held(status), Some(&outcome(ProgrammedReason::Programmed)), &unregistered));
+    let status = applied(step(&held(status), Some(&outcome(ProgrammedReason::Programmed)), &fleet(&[ME])));
     assert_eq!(status.instances.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), [ME]);
 }

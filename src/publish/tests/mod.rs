@@ -80,7 +80,7 @@ fn entry(name: &str, programmed: bool) -> MappingInstance {
 }
 
 fn fleet(alive: &[&str]) -> Fleet {
-    Fleet { standing: Standing::Held, alive: alive.iter().map(|n| (*n).to_owned()).collect(), silent: BTreeMap::new() }
+    Fleet { standing: Standing::Held, alive: alive.iter().map(|n| (*n).to_owned()).collect(), ..Fleet::default() }
 }
 
 fn step(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet) -> Step {
