@@ -1,3 +1,5 @@
+mod first_smartnat;
+
 use clap::Args;
 
 use super::{Answer, CliError, say, status, world};
@@ -9,9 +11,18 @@ pub(super) struct CleanupArgs {
     /// Also where the cluster would then be open to the external interfaces
     #[arg(long)]
     force: bool,
+    /// Remove what the first SmartNat (2019, versions 1 and 2) left in the kernel, and nothing of this one; also while the daemon runs
+    #[arg(long, conflicts_with = "force")]
+    first_smartnat: bool,
+    /// Only say what would be removed
+    #[arg(long, requires = "first_smartnat")]
+    dry_run: bool,
 }
 
 pub(super) async fn run(settings: LocalSettings, args: CleanupArgs) -> Result<Answer, CliError> {
+    if args.first_smartnat {
+        return first_smartnat::run(&settings, args.dry_run).await;
+    }
     let _lock = match WriterLock::take(&settings.state_dir) {
         Ok(lock) => lock,
         Err(held @ LockError::Held { .. }) => {

@@ -41,7 +41,9 @@ pub(super) async fn look(tools: &Tools) -> Result<(Vec<Chains>, Option<String>),
             None
         }
         Err(ToolError::Start { source, .. }) if source.kind() == ErrorKind::NotFound => None,
-        Err(error) => Some(format!("the tables of {save} could not be read ({error}): look for SNM- and MAP- chains there")),
+        Err(error) => {
+            Some(format!("the tables of {save} could not be read ({error}): look for SNM- and MAP- chains there"))
+        }
     };
     found.retain(|chains| !chains.is_empty());
     Ok((found, unread))

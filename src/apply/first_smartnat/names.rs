@@ -117,7 +117,11 @@ mod tests {
         let found: Vec<_> = entries.iter().map(|e| (e.number, e.name.as_str(), e.line.as_str())).collect();
         assert_eq!(
             found,
-            [(255, "local", "255\tlocal"), (1_687_754_607, "eth1", "1687754607 eth1"), (100, "dsl", "0x64 dsl # by hand")]
+            [
+                (255, "local", "255\tlocal"),
+                (1_687_754_607, "eth1", "1687754607 eth1"),
+                (100, "dsl", "0x64 dsl # by hand")
+            ]
         );
     }
 }

@@ -28,8 +28,8 @@ const ENODEV: i32 = 19;
 const ATTEMPTS: u32 = 10;
 /// Before the second attempt; grows by as much each time.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Numbers up to this one are the kernel's (unspec, default, main, local among them) and old administrators'.
-const RESERVED_TABLES: u32 = 255;
+/// The kernel's own: unspec, default, main, local.
+const KERNELS_TABLES: [u32; 4] = [0, 253, 254, 255];
 /// Marks that are taken for its own in the sentences about what was left: interface indexes below 4096.
 const PLAUSIBLE_MARKS: std::ops::Range<u32> = MARK_BASE + 1..MARK_BASE + 0x1000;
 
@@ -117,7 +117,7 @@ fn sort_out(rules: Vec<RuleMessage>, entries: &[TableEntry], indexes: &BTreeMap<
                 ));
                 in_use.insert(table);
             }
-            (None, Some(Shape::Mark(mark))) if PLAUSIBLE_MARKS.contains(&mark) && table > RESERVED_TABLES => {
+            (None, Some(Shape::Mark(mark))) if PLAUSIBLE_MARKS.contains(&mark) && !KERNELS_TABLES.contains(&table) => {
                 let label = label(table, named.get(&table).copied());
                 found.left.push(format!(
                     "rule fwmark 0x{mark:x} lookup {label}: neither the table's number nor an interface of its name and index 0x{:x} \
@@ -127,7 +127,9 @@ fn sort_out(rules: Vec<RuleMessage>, entries: &[TableEntry], indexes: &BTreeMap<
             }
             (None, Some(Shape::From(address))) if named.get(&table).is_some_and(|name| indexes.contains_key(*name)) => {
                 let label = label(table, named.get(&table).copied());
-                found.left.push(format!("rule from {address} lookup {label}: the table's number is not one that it computes"));
+                found.left.push(format!(
+                    "rule from {address} lookup {label}: the table's number is not one that it computes"
+                ));
             }
             (None, _) => {}
         }
@@ -144,11 +146,12 @@ fn tables(rules: &[RuleMessage], entries: &[TableEntry], indexes: &BTreeMap<Stri
         let marked = || {
             let index = indexes.get(&entry.name)?;
             let mark = Shape::Mark(MARK_BASE.checked_add(*index)?);
-            rules.iter().find(|rule| {
-                table_of(rule) == Some(entry.number) && shape(rule) == Some(mark) && !is_our_rule(rule)
-            })
+            rules
+                .iter()
+                .find(|rule| table_of(rule) == Some(entry.number) && shape(rule) == Some(mark) && !is_our_rule(rule))
         };
-        if entry.number > RESERVED_TABLES && (entry.number == table_number(&entry.name) || marked().is_some()) {
+        if !KERNELS_TABLES.contains(&entry.number) && (entry.number == table_number(&entry.name) || marked().is_some())
+        {
             tables.insert(entry.number, entry.name.clone());
         }
     }

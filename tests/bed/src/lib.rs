@@ -3,6 +3,7 @@
 //! * [`Bed`] builds the namespaces and takes them down again, also after a panic or a signal,
 //! * [`Daemon`] runs `smartnat-manager` in the border's namespace, [`Manifests`] are the objects it serves,
 //! * [`peer`] holds what pods and clients do: servers, requests, long streams, floods of new flows,
+//! * [`first_smartnat`] leaves behind what the first SmartNat left,
 //! * [`packet`] writes and reads raw frames: scans, forged sources, and what was seen on a wire.
 //!
 //! Everything here panics when it cannot do its work: a missing privilege or tool is a failed test that names the remedy.
@@ -10,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+pub mod first_smartnat;
 mod manifests;
 mod monitor;
 mod namespace;
