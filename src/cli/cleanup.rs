@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{Answer, CliError, say, status, world};
 use crate::apply::{self, CleanupError, CleanupReport, LockError, Tools, WriterLock};
+use crate::model::MarkLayout;
 use crate::settings::LocalSettings;
 
 #[derive(Debug, Args)]
@@ -19,9 +20,17 @@ pub(super) struct CleanupArgs {
     dry_run: bool,
 }
 
-pub(super) async fn run(settings: LocalSettings, args: CleanupArgs) -> Result<Answer, CliError> {
+/// `mark_bits` as given: only the flows of the first SmartNat ask for it.
+pub(super) async fn run(
+    settings: LocalSettings,
+    mark_bits: Option<String>,
+    args: CleanupArgs,
+) -> Result<Answer, CliError> {
     if args.first_smartnat {
-        return first_smartnat::run(&settings, args.dry_run).await;
+        let given = mark_bits.filter(|text| !text.trim().is_empty());
+        let marks = given.map_or(Ok(MarkLayout::default()), |text| text.trim().parse());
+        let marks = marks.map_err(|e| CliError::Usage(format!("SNCTRLR_MARK_BITS (--mark-bits): {e}")))?;
+        return first_smartnat::run(&settings, marks, args.dry_run).await;
     }
     let _lock = match WriterLock::take(&settings.state_dir) {
         Ok(lock) => lock,

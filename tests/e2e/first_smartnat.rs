@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use bed::first_smartnat::{FirstInterface, FirstMapping, routing, rt_tables, sets, tables};
-use bed::peer::Proto;
+use bed::peer::{Failure, Proto, Request};
 use bed::{Bed, Options};
 use tempfile::TempDir;
 
 use crate::lifecycle::kernel_state;
 use crate::support::{
-    PROGRAM, assert_alive, assert_nothing_lost, assert_served, daemon, flood, manifests, mapping, open_stream,
-    pods_answering, try_port,
+    PROGRAM, SHORT, assert_alive, assert_cut, assert_nothing_lost, assert_served, daemon, flood, manifests, mapping,
+    open_stream, pods_answering, try_port,
 };
 
 /// The first SmartNat's name of `default/web`.
@@ -99,7 +99,7 @@ impl Old {
             ports: vec![(Proto::Tcp, 80, to(8080)), (Proto::Udp, 53, to(9090))],
             pods: vec![Bed::POD1, Bed::POD2],
         };
-        self.bed.border.feed("ipset restore", &sets(&[web.clone()]));
+        self.bed.border.feed("ipset restore", &sets(std::slice::from_ref(&web)));
         self.bed.border.feed("iptables-restore --noflush", &tables(&[web]));
         self.bed.border.ip(&routing(&self.interfaces(), times));
     }
@@ -210,13 +210,24 @@ fn it_can_go_before_the_new_daemon_comes() {
 }
 
 #[test]
-fn a_connection_that_the_first_smartnat_began_ends_when_the_border_closes_and_a_new_one_is_served() {
+fn connections_that_the_first_smartnat_began_end_with_it_and_new_ones_are_served_at_once() {
     let old = Old::new();
+    let bed = &old.bed;
     old.lay(1);
-    let stream = open_stream(&old.bed.client1, Bed::EXT1);
+    let stream = open_stream(&bed.client1, Bed::EXT1);
     assert_alive(&stream);
+    // A resolver, or a peer of a tunnel: it never changes its port.
+    let from = SocketAddrV4::new(Bed::CLIENT1, 4500);
+    let to = SocketAddrV4::new(Bed::EXT1, 53);
+    let ask = || bed.client1.within(|| Request { from, timeout: SHORT, ..Request::new(Proto::Udp, to) }.send());
+    assert_eq!(ask().unwrap().at.ip(), Bed::POD1);
+
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
-    let _daemon = daemon(&old.bed, &manifests).start();
-    crate::support::assert_cut(stream);
-    assert_served(&old.bed.client1, Bed::EXT1);
+    let _daemon = daemon(bed, &manifests).start();
+    assert_served(&bed.client1, Bed::EXT1);
+    assert_cut(stream);
+    assert_eq!(ask(), Err(Failure::Timeout), "the kernel still knows the flow, and the border does not");
+    let said = old.cleanup(&[]);
+    assert!(said.contains("1 UDP flow"), "{said}");
+    ask().unwrap();
 }

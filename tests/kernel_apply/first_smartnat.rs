@@ -9,6 +9,7 @@ use bed::first_smartnat::{FirstInterface, FirstMapping, routing, rt_tables, sets
 use bed::peer::Proto;
 use smartnat::apply::Tools;
 use smartnat::apply::first_smartnat::{Leftovers, leftovers, remove};
+use smartnat::model::MarkLayout;
 use tempfile::TempDir;
 
 use crate::bed::{Bed, FOREIGN, LIMIT, everything, full};
@@ -93,8 +94,8 @@ impl Box1 {
     /// Removes what is there; then nothing is left to remove. Returns what was found, and the sets that stay.
     async fn clean(&self) -> (Leftovers, Vec<String>) {
         let found = self.look().await;
-        let in_use = remove(&self.tools, &found).await.unwrap();
-        (found, in_use)
+        let removed = remove(&self.tools, &found, MarkLayout::default()).await.unwrap();
+        (found, removed.sets_in_use)
     }
 }
 

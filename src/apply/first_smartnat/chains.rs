@@ -1,12 +1,13 @@
 //! Its chains and the jumps to them, in the tables of both variants of iptables.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io::ErrorKind;
 
 use super::names::{CHAIN_PREFIXES, is_chain};
-use crate::apply::iptables::Listing;
+use crate::apply::iptables::{Listing, unquoted_words};
 use crate::apply::tool::{ToolError, Tools};
-use crate::model::Family;
+use crate::model::{Endpoint, Family};
 use crate::ruleset::Table;
 
 /// The tables that it wrote to. It knew no IPv6.
@@ -105,6 +106,23 @@ impl Chains {
         self.tables.iter().flat_map(|(_, listing)| listing.hooks.values()).map(|hook| hook.copies.len()).sum()
     }
 
+    /// The endpoints that it served: addresses of the rules that lead to a Mapping's chain, with protocols and ports of its rules.
+    pub(super) fn endpoints(&self) -> BTreeSet<Endpoint> {
+        let mut endpoints = BTreeSet::new();
+        for listing in self.tables.iter().filter(|(table, _)| *table == Table::Nat).map(|(_, listing)| listing) {
+            for rule in listing.chains.get("SNM-PREROUTING").into_iter().flatten() {
+                let address = option(rule, "-d").and_then(|net| net.split('/').next()?.parse().ok());
+                let chain = option(rule, "-j").and_then(|chain| listing.chains.get(chain));
+                let (Some(address), Some(chain)) = (address, chain) else { continue };
+                endpoints.extend(chain.iter().filter_map(|rule| {
+                    let protocol = option(rule, "-p")?.parse().ok()?;
+                    Some(Endpoint { address, protocol, port: option(rule, "--dport")?.parse().ok()? })
+                }));
+            }
+        }
+        endpoints
+    }
+
     /// Removes all of it, each table in one transaction.
     pub(super) async fn remove(&self, tools: &Tools) -> Result<(), ToolError> {
         tools.write(self.restore, &["--noflush", "--wait"], self.removal()).await
@@ -132,6 +150,13 @@ impl Chains {
     }
 }
 
+/// The value of an option.
+fn option<'a>(rule: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = unquoted_words(rule);
+    words.find(|word| *word == name)?;
+    words.next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +181,9 @@ COMMIT
 -A PREROUTING -j MAP-foo
 -A PREROUTING -j SNM-PREROUTING
 -A ADMIN -j MAP-QKZ232OQBTIWIKSNIIHGODLM
--A SNM-PREROUTING -d 203.0.113.10/32 -j MAP-QKZ232OQBTIWIKSNIIHGODLM
+-A SNM-PREROUTING -d 203.0.113.10/32 -m comment --comment "\"for -d 1.2.3.4\"" -j MAP-QKZ232OQBTIWIKSNIIHGODLM
+-A MAP-QKZ232OQBTIWIKSNIIHGODLM -j MARK --set-xmark 0x100000/0x100000
+-A MAP-QKZ232OQBTIWIKSNIIHGODLM -p udp -m udp --dport 53 -j DNAT --to-destination 10.96.0.10:53
 COMMIT
 "#;
 
@@ -166,6 +193,8 @@ COMMIT
         assert_eq!(chains.names(), ["nat SNM-PREROUTING", "mangle SNM-PREROUTING"]);
         assert_eq!(chains.pinned(), ["nat MAP-QKZ232OQBTIWIKSNIIHGODLM"]);
         assert_eq!(chains.jumps(), 2);
+        let endpoints: Vec<String> = chains.endpoints().iter().map(ToString::to_string).collect();
+        assert_eq!(endpoints, ["203.0.113.10:53/udp"]);
         assert_eq!(
             chains.removal(),
             "*nat\n-F MAP-QKZ232OQBTIWIKSNIIHGODLM\n-F SNM-PREROUTING\n-D PREROUTING -j SNM-PREROUTING\n\

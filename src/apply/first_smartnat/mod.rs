@@ -2,7 +2,8 @@
 //!
 //! Nothing of it closes anything: our border stands in mangle and does not depend on it, so no moment of the removal opens the box.
 //! Our own objects are told apart by name and protocol number and never touched: it can run beside the daemon. Order: chains with the
-//! jumps to them, one transaction a table; the sets, which no rule uses then; policy rules before the routes to which they lead.
+//! jumps to them, one transaction a table; the sets, which no rule uses then; policy rules before the routes to which they lead; and the
+//! UDP flows that its rules began, which would hang in the border as long as their clients go on sending.
 
 mod chains;
 mod names;
@@ -14,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 pub use chains::Chains;
 
+use super::conntrack::{self, ConntrackError};
 use super::tool::{ToolError, Tools};
+use crate::model::MarkLayout;
 use crate::netlink::{RouteSocket, RouteSocketError};
 use crate::sources::host::HostError;
 
@@ -35,6 +38,8 @@ pub enum FirstSmartNatError {
     Read { what: &'static str, source: RouteSocketError },
     #[error("{what} could not be removed")]
     Remove { what: &'static str, source: ToolError },
+    #[error("connections that it had begun could not be ended; all the rest was removed")]
+    Flows(#[source] ConntrackError),
     #[error("a {what} could not be removed; the process needs CAP_NET_ADMIN in its network namespace")]
     Delete { what: &'static str, source: RouteSocketError },
 }
@@ -111,14 +116,25 @@ pub async fn leftovers(tools: &Tools, rt_tables: &Path) -> Result<Leftovers, Fir
     })
 }
 
-/// Removes what was found; returns the sets that stay because somebody else uses them. Running both again removes what is left.
-pub async fn remove(tools: &Tools, found: &Leftovers) -> Result<Vec<String>, FirstSmartNatError> {
+/// What the removal met.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Sets that stay because somebody else uses them.
+    pub sets_in_use: Vec<String>,
+    /// UDP flows that it had begun, and that were ended.
+    pub flows: usize,
+}
+
+/// Removes what was found. Looking and removing once more removes what is left. `marks` are those of our daemon: flows that it serves stay.
+pub async fn remove(tools: &Tools, found: &Leftovers, marks: MarkLayout) -> Result<Removed, FirstSmartNatError> {
     let failed = |what| move |source| FirstSmartNatError::Remove { what, source };
     for chains in &found.chains {
         chains.remove(tools).await.map_err(failed("chains"))?;
     }
-    let in_use = sets::remove(tools, &found.sets).await.map_err(failed("sets"))?;
+    let sets_in_use = sets::remove(tools, &found.sets).await.map_err(failed("sets"))?;
     let mut socket = RouteSocket::connect().map_err(FirstSmartNatError::Connect)?;
     routing::remove(&mut socket, &found.routing).await?;
-    Ok(in_use)
+    let endpoints = found.chains.iter().flat_map(Chains::endpoints).collect();
+    let flows = conntrack::end_strange_udp(&endpoints, marks).await.map_err(FirstSmartNatError::Flows)?;
+    Ok(Removed { sets_in_use, flows })
 }

@@ -76,7 +76,7 @@ fn target(rule: &str) -> Option<&str> {
 }
 
 /// Words outside of double quotes (a comment may contain anything).
-fn unquoted_words(rule: &str) -> impl Iterator<Item = &str> {
+pub fn unquoted_words(rule: &str) -> impl Iterator<Item = &str> {
     let mut rest = rule;
     std::iter::from_fn(move || {
         loop {

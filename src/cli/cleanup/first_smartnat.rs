@@ -4,25 +4,26 @@ use std::path::Path;
 
 use super::super::{Answer, CliError, say};
 use crate::apply::Tools;
-use crate::apply::first_smartnat::{self, Leftovers, RT_TABLES};
+use crate::apply::first_smartnat::{self, Leftovers, RT_TABLES, Removed};
+use crate::model::MarkLayout;
 use crate::settings::LocalSettings;
 
-pub(super) async fn run(settings: &LocalSettings, dry_run: bool) -> Result<Answer, CliError> {
+pub(super) async fn run(settings: &LocalSettings, marks: MarkLayout, dry_run: bool) -> Result<Answer, CliError> {
     let tools = Tools::new(settings.tool_timeout);
     let found = first_smartnat::leftovers(&tools, Path::new(RT_TABLES))
         .await
         .map_err(|e| CliError::failed("nothing was removed", e))?;
-    let in_use = if dry_run || found.is_empty() {
-        Vec::new()
+    let removed = if dry_run || found.is_empty() {
+        Removed::default()
     } else {
-        first_smartnat::remove(&tools, &found).await.map_err(|e| {
+        first_smartnat::remove(&tools, &found, marks).await.map_err(|e| {
             CliError::failed(
                 "cleanup of the first SmartNat stopped; what is left can be removed by running it again",
                 e,
             )
         })?
     };
-    say(&text(&Told::of(&found, in_use), dry_run))?;
+    say(&text(&Told::of(&found, removed), dry_run))?;
     Ok(Answer::Done)
 }
 
@@ -34,12 +35,13 @@ struct Told {
     sets: Vec<String>,
     rules: (usize, Vec<String>),
     routes: usize,
+    flows: usize,
     left: Vec<String>,
     table_lines: Vec<String>,
 }
 
 impl Told {
-    fn of(found: &Leftovers, in_use: Vec<String>) -> Self {
+    fn of(found: &Leftovers, Removed { sets_in_use: in_use, flows }: Removed) -> Self {
         let mut left = found.left.clone();
         for chains in &found.chains {
             let kept = chains.pinned();
@@ -51,6 +53,7 @@ impl Told {
             sets: found.sets.iter().filter(|set| !in_use.contains(set)).cloned().collect(),
             rules: (found.rules(), found.rule_names()),
             routes: found.routes(),
+            flows,
             left,
             table_lines: found.table_lines.clone(),
         }
@@ -79,6 +82,9 @@ fn text(told: &Told, dry_run: bool) -> String {
     if told.routes > 0 {
         out += &format!("  {} routes of its tables\n", told.routes);
     }
+    if told.flows > 0 {
+        out += &format!("  {} UDP flows that it had begun: their next packet begins anew\n", told.flows);
+    }
     if !told.left.is_empty() {
         out += "Left alone, please look at it yourself:\n";
         told.left.iter().for_each(|what| out += &format!("  {what}\n"));
@@ -102,6 +108,7 @@ mod tests {
             sets: vec!["DNAT-X".into()],
             rules: (2000, vec!["from 203.0.113.10 lookup 1687754607 (eth1) (2000 times)".into()]),
             routes: 2,
+            flows: 3,
             left: vec!["set Y: why".into()],
             table_lines: vec!["1687754607 eth1".into()],
         };
@@ -112,6 +119,7 @@ mod tests {
              \x20 1 sets: DNAT-X\n\
              \x20 2000 policy rules: from 203.0.113.10 lookup 1687754607 (eth1) (2000 times)\n\
              \x20 2 routes of its tables\n\
+             \x20 3 UDP flows that it had begun: their next packet begins anew\n\
              Left alone, please look at it yourself:\n\
              \x20 set Y: why\n\
              It added these lines to /etc/iproute2/rt_tables; they do no harm and may be removed by hand:\n\
