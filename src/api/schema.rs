@@ -136,6 +136,21 @@ pub(super) fn pod_ips(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(super) fn instance_addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": MAX_ADDRESSES,
+        "items": {"type": "string", "maxLength": ADDRESS_LENGTH},
+        "x-kubernetes-list-type": "set",
+    })
+}
+
+/// A time as it stands in Kubernetes' own objects.
+pub(super) fn time(generator: &mut SchemaGenerator) -> Schema {
+    let time = Time::json_schema(generator);
+    json_schema!({"type": time.get("type"), "format": time.get("format")})
+}
+
 pub(super) fn instances(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -148,7 +163,7 @@ pub(super) fn instances(generator: &mut SchemaGenerator) -> Schema {
 
 /// metav1.Condition with the bounds that Kubernetes' own types document.
 pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
-    let time = Time::json_schema(generator);
+    let time = time(generator);
     json_schema!({
         "type": "array",
         "maxItems": MAX_CONDITIONS,
@@ -160,7 +175,7 @@ pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
                 "status": {"type": "string", "maxLength": 7, "enum": ["True", "False", "Unknown"]},
                 "reason": {"type": "string", "minLength": 1, "maxLength": REASON_LENGTH},
                 "message": {"type": "string", "maxLength": MESSAGE_LENGTH},
-                "lastTransitionTime": {"type": time.get("type"), "format": time.get("format")},
+                "lastTransitionTime": time,
                 "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
             },
         },

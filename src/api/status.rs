@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -68,12 +68,20 @@ pub struct MappingInstance {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(schema_with = "schema::message")]
     pub message: String,
-    /// Addresses of this instance that serve the Mapping, each with the pods behind it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::configured_addresses")]
-    pub addresses: BTreeMap<String, MappingPodIps>,
+    /// Addresses of this instance that serve the Mapping. The pods behind them stand in the status's `configuredAddresses` only, so that an
+    /// object does not grow by all pods with every router.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        schema_with = "schema::instance_addresses",
+        description = "Addresses of this instance that serve the Mapping."
+    )]
+    pub addresses: Vec<String>,
     /// The generation that this entry speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::generation")]
     pub observed_generation: Option<i64>,
+    /// Since when the instance has not renewed its Lease; other instances write it. What the entry says is from before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub silent_since: Option<Time>,
 }

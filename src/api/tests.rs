@@ -102,6 +102,7 @@ fn conditions_and_instances_are_lists_merged_by_their_key() {
         assert_eq!(status[list]["x-kubernetes-list-map-keys"], json!([key]), "{list}");
         assert!(status[list]["items"]["required"].as_array().unwrap().contains(&json!(key)), "{list}");
     }
+    assert_eq!(status["instances"]["items"]["properties"]["addresses"]["x-kubernetes-list-type"], "set");
 }
 
 /// As the first SmartNat left an object that it served.
@@ -139,6 +140,18 @@ fn an_object_of_the_first_smartnat_is_read_with_its_status() {
     assert_eq!(status.invalid.as_deref(), Some("no"));
     assert_eq!(status.service_vip.as_deref(), Some("10.96.221.171"));
     assert_eq!(status.configured_addresses["10.10.1.1"].pod_ips, ["10.244.0.11", "10.244.0.12"]);
+}
+
+#[test]
+fn an_instance_reads_and_writes_its_addresses_and_since_when_it_is_silent() {
+    let written = json!({
+        "name": "border-1", "programmed": true, "reason": "Programmed", "message": "on eth1", "addresses": ["203.0.113.10"],
+        "observedGeneration": 3, "silentSince": "2026-11-23T22:00:00Z",
+    });
+    let read: MappingInstance = serde_json::from_value(written.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), written);
+    let heard = MappingInstance { silent_since: None, ..read };
+    assert_eq!(serde_json::to_value(heard).unwrap().get("silentSince"), None);
 }
 
 #[test]

@@ -162,7 +162,10 @@ fn quiet(debug: bool) {
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    // A credential plugin that hangs must not keep the program from ending.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.
@@ -211,7 +214,7 @@ mod tests {
         let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
         let command = Cli::command();
         let settings: Vec<_> = command.get_arguments().filter(|a| a.get_env().is_some()).collect();
-        assert_eq!(settings.len(), 19);
+        assert_eq!(settings.len(), 22);
         for argument in settings {
             let env = argument.get_env().unwrap().to_str().unwrap();
             let flag = format!("`--{}`", argument.get_long().unwrap());

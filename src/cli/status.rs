@@ -96,6 +96,15 @@ fn text(d: &Value) -> String {
             string(&f["message"]).trim_end()
         );
     }
+    if let Some(c) = d["credential"].as_object() {
+        let expires = if c["expires"].is_null() { "not told".to_owned() } else { string(&c["expires"]) };
+        let _ = writeln!(
+            out,
+            "credential for the API server: {}, {} {expires}",
+            string(&c["kind"]),
+            yes(&c["expired"], "EXPIRED", "expires")
+        );
+    }
     let sources = rows(&d["sources"], |s| {
         vec![string(&s["name"]), string(&s["state"]), string(&s["since"]), string(&s["reason"])]
     });

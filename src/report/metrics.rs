@@ -87,6 +87,10 @@ impl Scrape {
             true,
         )?;
         out.gauge("smartnat_ready", "1 after the first full apply", f64::from(u8::from(r.ready)), false)?;
+        if let Some(expires) = r.credential.as_ref().and_then(|c| c.expires) {
+            let help = "Unix time at which the credential for the API server expires";
+            out.gauge("smartnat_credential_expiry_timestamp", help, expires.as_second() as f64, true)?;
+        }
         let sources = r.sources.iter().map(|(name, s)| (*name, flag(s.state == SourceState::Current)));
         out.gauges("smartnat_source_up", "1 while a source delivers its current state", "source", sources)
     }
@@ -101,7 +105,9 @@ impl Scrape {
             "Connections cut because they are allowed no more",
             "reason",
             &c.flows_removed,
-        )
+        )?;
+        out.counters("smartnat_api_writes", "Writes to Mappings in the Kubernetes API", "kind", &c.api_writes)?;
+        out.counter("smartnat_api_write_failures", "Writes to Mappings that failed and are tried again", c.api_failures)
     }
 
     fn served(&self, out: &mut Writer<'_>) -> Result<(), Error> {

@@ -41,7 +41,7 @@ pub fn mapping_status(outcome: &MappingOutcome, instance: &str, transitions: &Tr
     MappingStatus {
         invalid: Some(invalid(outcome)),
         service_vip: outcome.service_vip.map(|vip| vip.to_string()),
-        configured_addresses: configured.clone(),
+        configured_addresses: configured,
         conditions: vec![
             condition("Accepted", outcome.refused.is_none(), &reason, message, transitions.accepted),
             condition("Programmed", p.ok, &programmed, &p.message, transitions.programmed),
@@ -52,8 +52,9 @@ pub fn mapping_status(outcome: &MappingOutcome, instance: &str, transitions: &Tr
             programmed: p.ok,
             reason: programmed,
             message: p.message.clone(),
-            addresses: configured,
+            addresses: outcome.configured.keys().map(ToString::to_string).collect(),
             observed_generation: outcome.generation,
+            silent_since: None,
         }],
     }
 }
@@ -104,6 +105,9 @@ pub fn status_document(report: &Report, instance: &str) -> Value {
         "mappings": mappings,
         "interfaces": interfaces.iter().map(interface_document).collect::<Vec<_>>(),
         "sources": sources,
+        "credential": report.credential.as_ref().map(|c| json!({
+            "kind": c.kind.as_str(), "expires": c.expires.map(|e| e.to_string()), "expired": report.credential_expired,
+        })),
     })
 }
 
@@ -130,6 +134,7 @@ mod tests {
 
     fn served() -> MappingOutcome {
         MappingOutcome {
+            uid: None,
             generation: Some(3),
             refused: None,
             programmed: Programmed { ok: true, reason: ProgrammedReason::Programmed, message: "on eth1".into() },
@@ -141,6 +146,7 @@ mod tests {
 
     fn refused() -> MappingOutcome {
         MappingOutcome {
+            uid: None,
             generation: None,
             refused: Some(Refusal {
                 reason: RefusalReason::Conflict,
@@ -175,7 +181,7 @@ mod tests {
                 "observedGeneration": 3,
                 "instances": [{
                     "name": "border-1", "programmed": true, "reason": "Programmed", "message": "on eth1",
-                    "addresses": configured, "observedGeneration": 3,
+                    "addresses": ["203.0.113.10"], "observedGeneration": 3,
                 }],
             })
         );
