@@ -1,6 +1,7 @@
 //! `check`: looks for what would keep SmartNat from working on this box. Every group is a pure function from gathered facts to findings.
 
 mod features;
+mod first_smartnat;
 mod gather;
 mod interfaces;
 mod marks;
@@ -57,6 +58,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
     findings.extend(features::evaluate(&features::gather(&gather).await));
     findings.extend(variant::evaluate(&variant::gather(&gather).await));
     findings.extend(marks::evaluate(settings.border.marks, &marks::gather(&gather).await));
+    findings.extend(first_smartnat::findings(settings.tool_timeout).await);
     match world::world(&settings, &HostArgs::default()).await {
         Ok(world) => {
             let plan = plan::plan(&settings.border, &world);
