@@ -13,10 +13,12 @@
 pub mod api;
 pub mod apply;
 pub mod cli;
+pub mod cluster;
 pub mod daemon;
 pub mod model;
 mod netlink;
 pub mod plan;
+pub mod publish;
 pub mod report;
 pub mod ruleset;
 pub mod settings;

@@ -28,10 +28,27 @@ pub struct Settings {
     pub autorefresh: Duration,
     /// `SNCTRLR_MAX_FINALIZE_WAIT_MINUTES`: how long a deleted Mapping waits for an instance that does not answer.
     pub max_finalize_wait: Duration,
-    /// `SNCTRLR_MANIFESTS`: objects come from the files of this directory.
-    pub manifests: Option<PathBuf>,
+    /// Where Mappings, Services and EndpointSlices come from.
+    pub objects: ObjectSource,
+    /// `SNCTRLR_NAMESPACE`: where the Leases of the instances are.
+    pub namespace: String,
+    /// `SNCTRLR_LEASE_SECONDS`: an instance whose Lease was not renewed for so long counts as silent.
+    pub lease: Duration,
     /// `SNCTRLR_STATE_DIR`: what must outlive the process but not the boot.
     pub state_dir: PathBuf,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectSource {
+    /// `SNCTRLR_MANIFESTS`: the files of this directory.
+    Manifests(PathBuf),
+    /// `KUBECONFIG`: the API server of the current context of these files (several are merged, as kubectl does).
+    Kubeconfig(Vec<PathBuf>),
+    /// The API server of the pod's own cluster, as its ServiceAccount.
+    InCluster,
+    /// None was named, and this is no pod.
+    None,
 }
 
 /// The settings of subcommands that need no interface: `status` and `cleanup`.

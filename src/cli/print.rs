@@ -190,6 +190,7 @@ mod tests {
         dataplane.sets.insert("SN-EP".into(), IpSet::new(SetKind::HashIpPort(Family::Ipv4)));
         dataplane.sysctls.insert(Sysctl::IpForward, "1".into());
         let refused = MappingOutcome {
+            uid: None,
             generation: None,
             refused: Some(Refusal { reason: RefusalReason::Conflict, message: "held by a/b".into() }),
             programmed: Programmed { ok: false, reason: ProgrammedReason::NotAccepted, message: String::new() },

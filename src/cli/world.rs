@@ -5,7 +5,7 @@ use clap::Args;
 use super::CliError;
 use crate::model::{Host, Objects, World};
 use crate::plan::slots;
-use crate::settings::Settings;
+use crate::settings::{ObjectSource, Settings};
 use crate::sources::describe::parse_host;
 use crate::sources::host::read_host;
 use crate::sources::manifests::load_dir;
@@ -23,7 +23,7 @@ pub(super) async fn world(settings: &Settings, args: &HostArgs) -> Result<World,
     let host = host(args.host.as_deref()).await?;
     let objects = objects(settings)?;
     let slots = slots::remembered(&settings.border, &host.own_rules);
-    Ok(World { host, objects, slots })
+    Ok(World { host, objects: objects.map(Into::into), slots })
 }
 
 pub(super) async fn host(description: Option<&Path>) -> Result<Host, CliError> {
@@ -39,5 +39,8 @@ pub(super) async fn host(description: Option<&Path>) -> Result<Host, CliError> {
 /// `None` when no source of objects is set: the plan is then that of the border alone.
 pub(super) fn objects(settings: &Settings) -> Result<Option<Objects>, CliError> {
     let load = |dir: &Path| load_dir(dir).map_err(|e| CliError::failed("the objects cannot be read", e));
-    settings.manifests.as_deref().map(load).transpose()
+    match &settings.objects {
+        ObjectSource::Manifests(dir) => load(dir).map(Some),
+        _ => Ok(None),
+    }
 }

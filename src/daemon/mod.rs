@@ -127,7 +127,7 @@ impl Daemon {
     fn take(&mut self, event: SourceEvent) {
         let changed = match event {
             SourceEvent::Host { host, begun } => self.snapshot.take_host(host, begun),
-            SourceEvent::Objects { source, objects } => self.snapshot.take_objects(source, objects),
+            SourceEvent::Objects(objects) => self.snapshot.take_objects(objects),
             SourceEvent::State { source, state } => {
                 self.reports.send_modify(|r| r.source_state(source, state, SystemTime::now()));
                 false

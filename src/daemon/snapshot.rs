@@ -1,30 +1,27 @@
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::apply::WrittenRouting;
 use crate::model::{Host, Objects, World};
 use crate::plan::Plan;
-use crate::sources::SourceName;
 
 /// What is known of the world, and whether it is complete.
 pub struct Snapshot {
     world: World,
-    /// One entry for every source of objects; `None` until it has delivered its first complete state.
-    objects: BTreeMap<SourceName, Option<Objects>>,
     /// When routes and rules of ours were last put in by [`Self::wrote`].
     written: Option<Instant>,
 }
 
 impl Snapshot {
-    pub fn new(world: World, sources: impl IntoIterator<Item = SourceName>) -> Self {
-        Snapshot { world, objects: sources.into_iter().map(|s| (s, None)).collect(), written: None }
+    pub fn new(world: World) -> Self {
+        Snapshot { world, written: None }
     }
 
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Every source of objects has delivered.
+    /// The source of objects has delivered.
     pub fn is_complete(&self) -> bool {
         self.world.objects.is_some()
     }
@@ -43,19 +40,10 @@ impl Snapshot {
         changed
     }
 
-    /// Whether anything is different now. Objects of several sources are taken together; where two hold the same key, the source whose
-    /// name sorts last wins.
-    pub fn take_objects(&mut self, source: SourceName, objects: Objects) -> bool {
-        self.objects.insert(source, Some(objects));
-        let Some(parts) = self.objects.values().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return false };
-        let mut all = Objects::default();
-        for part in parts {
-            all.mappings.extend(part.mappings.clone());
-            all.services.extend(part.services.clone());
-            all.slices.extend(part.slices.clone());
-        }
-        let changed = self.world.objects.as_ref() != Some(&all);
-        self.world.objects = Some(all);
+    /// Whether anything is different now.
+    pub fn take_objects(&mut self, objects: Arc<Objects>) -> bool {
+        let changed = self.world.objects.as_ref() != Some(&objects);
+        self.world.objects = Some(objects);
         changed
     }
 
@@ -75,13 +63,14 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
     use crate::model::{Family, ObjectKey, Service, ServiceType};
     use crate::ruleset::{PolicyRule, RuleSelector};
 
-    fn objects(name: &str) -> Objects {
+    fn objects(name: &str) -> Arc<Objects> {
         let service = Service {
             kind: ServiceType::ClusterIp,
             headless: false,
@@ -90,12 +79,12 @@ mod tests {
             internal_local: false,
             affinity_seconds: None,
         };
-        Objects { services: BTreeMap::from([(ObjectKey::new("a", name), service)]), ..Objects::default() }
+        Objects { services: BTreeMap::from([(ObjectKey::new("a", name), service)]), ..Objects::default() }.into()
     }
 
     fn empty() -> Snapshot {
         let world = World { host: Host::default(), objects: None, slots: BTreeMap::new() };
-        Snapshot::new(world, ["one", "two"])
+        Snapshot::new(world)
     }
 
     fn host(own_rules: &[PolicyRule]) -> Host {
@@ -122,23 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_complete_only_when_every_source_has_delivered() {
+    fn it_is_complete_when_the_objects_have_come_and_the_same_state_again_is_no_change() {
         let mut snapshot = empty();
-        assert!(!snapshot.take_objects("one", objects("x")));
         assert!(!snapshot.is_complete());
-        assert!(snapshot.take_objects("two", Objects::default()));
+        assert!(snapshot.take_objects(objects("x")));
         assert!(snapshot.is_complete());
-    }
-
-    #[test]
-    fn the_same_state_again_is_no_change_and_a_later_state_replaces_its_sources_part_only() {
-        let mut snapshot = empty();
-        snapshot.take_objects("one", objects("x"));
-        snapshot.take_objects("two", objects("y"));
-        assert!(!snapshot.take_objects("one", objects("x")));
-        assert!(snapshot.take_objects("one", Objects::default()));
-        let services: Vec<_> =
-            snapshot.world().objects.as_ref().unwrap().services.keys().map(|k| k.name.as_str()).collect();
-        assert_eq!(services, ["y"]);
+        assert!(!snapshot.take_objects(objects("x")));
+        assert!(snapshot.take_objects(Arc::default()));
     }
 }

@@ -12,7 +12,7 @@ use crate::model::World;
 use crate::plan::{self, slots};
 use crate::report::{self, Monitor, Report};
 use crate::ruleset::Sysctl;
-use crate::settings::Settings;
+use crate::settings::{ObjectSource, Settings};
 use crate::sources::host::{HostError, read_host};
 use crate::sources::{SourceState, host, manifests, tables};
 
@@ -35,12 +35,12 @@ pub enum DaemonError {
 
 /// The daemon: until SIGTERM or SIGINT. The dataplane stays when it ends.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
-    let directory = settings.manifests.clone().ok_or(DaemonError::NoSource)?;
+    let ObjectSource::Manifests(directory) = settings.objects.clone() else { return Err(DaemonError::NoSource) };
     let stop = stop_signal()?;
     let _lock = only_writer(&settings)?;
     let host = read_host().await?;
     let kept = slots::remembered(&settings.border, &host.own_rules);
-    let snapshot = Snapshot::new(World { host, objects: None, slots: kept }, [MANIFESTS]);
+    let snapshot = Snapshot::new(World { host, objects: None, slots: kept });
 
     let tools = Tools::new(settings.tool_timeout);
     let writers = tools.own_writers();

@@ -19,7 +19,7 @@ pub use objects::{
 pub struct World {
     pub host: Host,
     /// `None` until every source has delivered its first complete snapshot.
-    pub objects: Option<Objects>,
+    pub objects: Option<std::sync::Arc<Objects>>,
     /// Slots (1..) already given to the names of external interfaces, also of those that are away. See [`crate::plan::slots`].
     pub slots: std::collections::BTreeMap<InterfaceName, u16>,
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +31,8 @@ impl fmt::Display for ObjectKey {
 pub struct Objects {
     pub mappings: BTreeMap<ObjectKey, Mapping>,
     pub services: BTreeMap<ObjectKey, Service>,
-    /// Keyed by the slice's own namespace/name.
-    pub slices: BTreeMap<ObjectKey, EndpointSlice>,
+    /// Keyed by the slice's own namespace/name. Shared: they are the bulk of a cluster, and a new snapshot differs in few of them.
+    pub slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
 }
 
 /// A Mapping as it came: spec not yet validated.
@@ -44,6 +45,11 @@ pub struct Mapping {
     pub deleting: bool,
     pub generation: Option<i64>,
     pub uid: Option<String>,
+    /// What cannot be read of its spec, which then stands empty here.
+    pub unreadable: Option<String>,
+    /// It may be programmed: its finalizer and this instance's entry in its status are there, so that its deletion waits for this box to
+    /// withdraw it. Objects from files are always held.
+    pub held: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,7 @@ pub use outcome::{
 };
 pub use resolve::{Resolution, resolve};
 pub use resolved::{Backends, ResolvedMapping, ResolvedPort, Sources};
-pub use validate::{PortSelector, ValidatedMapping, ValidatedPort, validate};
+pub use validate::{MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, validate};
 
 use std::collections::BTreeMap;
 
@@ -60,12 +60,12 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     };
     let topology = Topology::of(config, &world.host, &world.slots);
     let resolution = resolve(config, objects);
-    let local: Vec<LocalMapping> = resolution
+    let (local, pending): (Vec<LocalMapping>, Vec<LocalMapping>) = resolution
         .served
         .iter()
         .map(|mapping| on_this_box(mapping, &topology))
         .filter(|l| !l.addresses.is_empty())
-        .collect();
+        .partition(|l| objects.mappings.get(&l.mapping.key).is_some_and(|m| m.held));
 
     let mut dataplane = compile::host_part(config, &topology);
     compile::add_objects(config, &topology, &world.host, objects, &local, &mut dataplane);
@@ -78,9 +78,14 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     for l in &local {
         mappings.insert(l.mapping.key.clone(), outcome::served_here(l, &world.host, &topology));
     }
+    for l in &pending {
+        mappings.insert(l.mapping.key.clone(), outcome::pending(l));
+    }
     mappings.extend(resolution.refused.into_iter().map(|(key, refusal)| (key, outcome::refused(refusal))));
     for (key, outcome) in &mut mappings {
-        outcome.generation = objects.mappings.get(key).and_then(|m| m.generation);
+        let mapping = objects.mappings.get(key);
+        outcome.generation = mapping.and_then(|m| m.generation);
+        outcome.uid = mapping.and_then(|m| m.uid.clone());
     }
     Plan {
         dataplane,

@@ -13,6 +13,7 @@ use crate::model::{Host, InterfaceName, NeighbourState};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingOutcome {
     pub generation: Option<i64>,
+    pub uid: Option<String>,
     /// Why it is not served at all, if so.
     pub refused: Option<Refusal>,
     pub programmed: Programmed,
@@ -42,6 +43,8 @@ pub enum RefusalReason {
     AddressFamilyNotSupported,
     InvalidMode,
     MissingField,
+    /// A field has another type than it should; only objects stored before the CRD said so.
+    Unreadable,
     Conflict,
     ServiceNotFound,
     ServicePortNotFound,
@@ -60,6 +63,8 @@ pub struct Programmed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum ProgrammedReason {
     Programmed,
+    /// Accepted, and about to be programmed: its finalizer and this router's entry are being written to the API.
+    Pending,
     /// Refused; see `Accepted`.
     NotAccepted,
     /// None of its addresses is on an external interface of this box.
@@ -121,6 +126,7 @@ impl InterfaceOutcome {
 pub(super) fn refused(refusal: Refusal) -> MappingOutcome {
     MappingOutcome {
         generation: None,
+        uid: None,
         refused: Some(refusal),
         programmed: Programmed {
             ok: false,
@@ -147,10 +153,28 @@ pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -
     }
     MappingOutcome {
         generation: None,
+        uid: None,
         refused: None,
         programmed: Programmed { ok: false, reason: ProgrammedReason::NoAddressHere, message },
         service_vip: mapping.service_vip,
         configured: BTreeMap::new(),
+        endpoints: 0,
+    }
+}
+
+/// Has addresses here, but may not be programmed yet.
+pub(super) fn pending(local: &LocalMapping) -> MappingOutcome {
+    MappingOutcome {
+        generation: None,
+        uid: None,
+        refused: None,
+        programmed: Programmed {
+            ok: false,
+            reason: ProgrammedReason::Pending,
+            message: "about to be programmed: its finalizer and this router's entry are being written".to_owned(),
+        },
+        service_vip: local.mapping.service_vip,
+        configured: local.addresses.iter().map(|(a, ..)| (*a, Vec::new())).collect(),
         endpoints: 0,
     }
 }
@@ -191,6 +215,7 @@ pub(super) fn served_here(local: &LocalMapping, host: &Host, topology: &Topology
         .collect();
     MappingOutcome {
         generation: None,
+        uid: None,
         refused: None,
         programmed: Programmed { ok, reason, message },
         service_vip: mapping.service_vip,

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::claims::{Claims, by_age};
-use super::validate::{Faults, PortSelector, ValidatedMapping, ValidatedPort, validate};
+use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, validate};
 use super::{Backends, Refusal, RefusalReason, ResolvedMapping, ResolvedPort};
-use crate::api::MappingMode;
+use crate::api::{MappingMode, MappingSpec};
 use crate::model::{self, BorderConfig, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType};
 
 /// Every Mapping, either to be served or refused.
@@ -34,8 +34,10 @@ pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
                         .to_owned(),
             })
         } else {
-            validate(mapping.spec.clone(), config.max_ports_per_mapping)
+            readable(mapping)
+                .and_then(|spec| validate(spec, MAX_PORTS))
                 .and_then(|valid| claims.claim(key, &valid).map(|()| valid))
+                .and_then(|valid| valid.within(config.max_ports_per_mapping))
                 .and_then(|valid| find_service(key, seniority, valid, objects, &slices))
         };
         match judged {
@@ -48,14 +50,24 @@ pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
     resolution
 }
 
+fn readable(mapping: &model::Mapping) -> Result<MappingSpec, Refusal> {
+    match &mapping.unreadable {
+        None => Ok(mapping.spec.clone()),
+        Some(fault) => Err(Refusal {
+            reason: RefusalReason::Unreadable,
+            message: format!("spec cannot be read: {fault}; correct it (`smartnat-manager crd` describes every field)"),
+        }),
+    }
+}
+
 /// EndpointSlices by their Service.
 struct SliceIndex<'a>(HashMap<ObjectKey, Vec<&'a EndpointSlice>>);
 
 impl<'a> SliceIndex<'a> {
     fn new(objects: &'a Objects) -> Self {
-        let mut index: HashMap<_, Vec<_>> = HashMap::new();
+        let mut index: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
         for (key, slice) in &objects.slices {
-            index.entry(ObjectKey::new(&key.namespace, &slice.service)).or_default().push(slice);
+            index.entry(ObjectKey::new(&key.namespace, &slice.service)).or_default().push(slice.as_ref());
         }
         SliceIndex(index)
     }

@@ -12,6 +12,9 @@ use crate::model::{Endpoint, Protocol};
 /// So many faults are named in one message; of more, only the number.
 const MAX_NAMED: usize = 5;
 
+/// Upper bound of `SNCTRLR_MAX_PORTS_PER_MAPPING`, and of the resource's schema.
+pub const MAX_PORTS: usize = 256;
+
 /// A spec in which everything that can be judged without other objects is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatedMapping {
@@ -40,6 +43,12 @@ pub enum PortSelector {
 }
 
 impl ValidatedMapping {
+    /// Refused where a border router is set to serve fewer ports. That is a matter of one router: its claims are kept, or another router
+    /// would judge who holds them differently.
+    pub fn within(self, max_ports: usize) -> Result<Self, Refusal> {
+        if self.ports.len() > max_ports { Err(too_many_ports(self.ports.len(), max_ports)) } else { Ok(self) }
+    }
+
     /// What it claims: every address with every port.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         self.addresses.iter().flat_map(|&address| {
@@ -178,14 +187,8 @@ fn ports(ports: Vec<MappingPort>, max_ports: usize, faults: &mut Faults) -> Vec<
         faults.add(RefusalReason::MissingField, "spec.ports is empty: name at least one port");
     }
     if ports.len() > max_ports {
-        faults.add(
-            RefusalReason::TooManyPorts,
-            format!(
-                "spec.ports has {} entries, more than the {max_ports} that SNCTRLR_MAX_PORTS_PER_MAPPING allows; split the \
-                 Mapping, or raise that setting of the border routers (256 at most)",
-                ports.len()
-            ),
-        );
+        let Refusal { reason, message } = too_many_ports(ports.len(), max_ports);
+        faults.add(reason, message);
         // Faults of single ports would only hide this one.
         return Vec::new();
     }
@@ -207,6 +210,16 @@ fn ports(ports: Vec<MappingPort>, max_ports: usize, faults: &mut Faults) -> Vec<
         validated.push(port);
     }
     validated
+}
+
+fn too_many_ports(ports: usize, max_ports: usize) -> Refusal {
+    Refusal {
+        reason: RefusalReason::TooManyPorts,
+        message: format!(
+            "spec.ports has {ports} entries, more than the {max_ports} that SNCTRLR_MAX_PORTS_PER_MAPPING allows; split the \
+             Mapping, or raise that setting of the border routers (256 at most)"
+        ),
+    }
 }
 
 fn validate_port(i: usize, port: MappingPort, faults: &mut Faults) -> Option<ValidatedPort> {

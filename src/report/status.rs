@@ -131,6 +131,7 @@ mod tests {
 
     fn served() -> MappingOutcome {
         MappingOutcome {
+            uid: None,
             generation: Some(3),
             refused: None,
             programmed: Programmed { ok: true, reason: ProgrammedReason::Programmed, message: "on eth1".into() },
@@ -142,6 +143,7 @@ mod tests {
 
     fn refused() -> MappingOutcome {
         MappingOutcome {
+            uid: None,
             generation: None,
             refused: Some(Refusal {
                 reason: RefusalReason::Conflict,

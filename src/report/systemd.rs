@@ -127,6 +127,7 @@ mod tests {
 
     fn mapping(endpoints: usize, refused: bool) -> MappingOutcome {
         MappingOutcome {
+            uid: None,
             generation: None,
             refused: refused.then(|| Refusal { reason: RefusalReason::Conflict, message: String::new() }),
             programmed: Programmed { ok: !refused, reason: ProgrammedReason::Programmed, message: String::new() },

@@ -58,9 +58,22 @@ pub struct SettingsArgs {
     #[arg(long, env = "SNCTRLR_MAX_PORTS_PER_MAPPING", value_name = "NUMBER", global = true)]
     pub max_ports_per_mapping: Option<String>,
 
-    /// Take Mappings, Services and EndpointSlices from the *.yaml and *.json files of this directory
+    /// Take Mappings, Services and EndpointSlices from the *.yaml and *.json files of this directory instead of an API server
     #[arg(long, env = "SNCTRLR_MANIFESTS", value_name = "DIR", global = true)]
     pub manifests: Option<String>,
+
+    /// Kubeconfig of the cluster whose Mappings, Services and EndpointSlices are served; several files are separated by colons [default: the
+    /// pod's own cluster, in a pod]
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE", global = true)]
+    pub kubeconfig: Option<String>,
+
+    /// Namespace of the Leases by which instances of one cluster know each other [default: smartnat-system]
+    #[arg(long, env = "SNCTRLR_NAMESPACE", value_name = "NAME", global = true)]
+    pub namespace: Option<String>,
+
+    /// An instance whose Lease was not renewed for so long counts as silent, in seconds, 4 to 3600 [default: 40]
+    #[arg(long, env = "SNCTRLR_LEASE_SECONDS", value_name = "SECONDS", global = true)]
+    pub lease_seconds: Option<String>,
 
     /// Directory for what must outlive the process, but not the boot [default: /run/smartnat]
     #[arg(long, env = "SNCTRLR_STATE_DIR", value_name = "DIR", global = true)]

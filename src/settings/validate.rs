@@ -5,7 +5,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::fields::{Collector, Complaint, boolean, interface_name, list, number};
-use super::{LocalSettings, MonitorAddress, Settings, SettingsArgs, SettingsError};
+use super::{LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
 use crate::model::{BorderConfig, MarkLayout, Opening};
 
 const GATEWAY: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
@@ -36,7 +36,9 @@ impl SettingsArgs {
             60,
             number(1..=365 * DAY / 60),
         );
-        let manifests = c.optional("SNCTRLR_MANIFESTS", self.manifests.take(), None, |v| Ok(Some(PathBuf::from(v))));
+        let objects = object_source(self.manifests.take(), self.kubeconfig.take());
+        let namespace = c.optional("SNCTRLR_NAMESPACE", self.namespace.take(), "smartnat-system".to_owned(), namespace);
+        let lease = c.optional("SNCTRLR_LEASE_SECONDS", self.lease_seconds.take(), 40, number(4..=3600));
         let border = self.border(&mut c, host_name.trim());
 
         if let (
@@ -50,8 +52,9 @@ impl SettingsArgs {
             },
             Some(autorefresh),
             Some(finalize),
-            Some(manifests),
-        ) = (c.bad.is_empty(), border, local, autorefresh, finalize, manifests)
+            Some(namespace),
+            Some(lease),
+        ) = (c.bad.is_empty(), border, local, autorefresh, finalize, namespace, lease)
         {
             return Ok(Settings {
                 border,
@@ -60,7 +63,9 @@ impl SettingsArgs {
                 tool_timeout,
                 autorefresh: Duration::from_secs(autorefresh),
                 max_finalize_wait: Duration::from_secs(finalize * 60),
-                manifests,
+                objects,
+                namespace,
+                lease: Duration::from_secs(lease),
                 state_dir,
             });
         }
@@ -118,8 +123,12 @@ impl SettingsArgs {
         let gateway_offset = c.optional("SNCTRLR_GW_ADDRESS_OFFSET", self.gw_address_offset, 1, gateway_offset);
         let masquerade = c.optional("SNCTRLR_SETUP_MASQUERADE", self.setup_masquerade, true, boolean);
         let snat = c.optional("SNCTRLR_SETUP_SNAT", self.setup_snat, false, boolean);
-        let max_ports =
-            c.optional("SNCTRLR_MAX_PORTS_PER_MAPPING", self.max_ports_per_mapping, 50, number(1..=256usize));
+        let max_ports = c.optional(
+            "SNCTRLR_MAX_PORTS_PER_MAPPING",
+            self.max_ports_per_mapping,
+            50,
+            number(1..=crate::plan::MAX_PORTS),
+        );
         let inside_prefixes = c.optional("SNCTRLR_INSIDE_PREFIXES", self.inside_prefixes, Vec::new(), inside_prefixes);
         let openings = match self.border_openings {
             None => Some(vec![Opening::IcmpEcho, Opening::Dhcp]),
@@ -147,6 +156,38 @@ impl SettingsArgs {
             instance_name: instance_name?,
         })
     }
+}
+
+/// Manifests win: they are named on purpose, and KUBECONFIG may stand in an environment for other programs.
+fn object_source(manifests: Option<String>, kubeconfig: Option<String>) -> ObjectSource {
+    let given = |text: Option<String>| text.filter(|t| !t.trim().is_empty());
+    if let Some(dir) = given(manifests) {
+        return ObjectSource::Manifests(dir.into());
+    }
+    if let Some(files) = given(kubeconfig) {
+        return ObjectSource::Kubeconfig(std::env::split_paths(&files).filter(|p| !p.as_os_str().is_empty()).collect());
+    }
+    // Set by the kubelet in every pod.
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() { ObjectSource::InCluster } else { ObjectSource::None }
+}
+
+fn namespace(text: &str) -> Result<String, Complaint> {
+    if is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new(
+        "it is no name of a namespace",
+        "use lower case letters, digits and -, for example smartnat-system",
+    ))
+}
+
+/// RFC 1123.
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 63
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Empty: every address.
@@ -241,14 +282,7 @@ fn table_range_fits(c: &mut Collector, value: Option<String>, base: u32, marks: 
 /// The name stands in the API beside those of other instances: a DNS subdomain (RFC 1123), as node names are.
 fn instance_name(c: &mut Collector, value: Option<String>, host_name: &str) -> Option<String> {
     let check = |text: &str| {
-        let label = |l: &str| {
-            !l.is_empty()
-                && l.len() <= 63
-                && !l.starts_with('-')
-                && !l.ends_with('-')
-                && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        if text.len() <= 253 && text.split('.').all(label) {
+        if text.len() <= 253 && text.split('.').all(is_label) {
             return Ok(text.to_owned());
         }
         Err(Complaint::new(

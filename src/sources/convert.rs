@@ -46,6 +46,8 @@ pub fn mapping(metadata: &ObjectMeta, spec: MappingSpec) -> Mapping {
         deleting: metadata.deletion_timestamp.is_some(),
         generation: metadata.generation,
         uid: metadata.uid.clone(),
+        unreadable: None,
+        held: true,
     }
 }
 
@@ -278,7 +280,15 @@ mod tests {
         assert_eq!(key(&metadata), Some(ObjectKey::new("shop", "web")));
         assert_eq!(
             mapping(&metadata, spec.clone()),
-            Mapping { spec, created: Some(60), deleting: true, generation: Some(3), uid: Some("u".to_owned()) }
+            Mapping {
+                spec,
+                created: Some(60),
+                deleting: true,
+                generation: Some(3),
+                uid: Some("u".to_owned()),
+                unreadable: None,
+                held: true
+            }
         );
         assert_eq!(key(&ObjectMeta::default()), None);
     }

@@ -11,13 +11,14 @@ pub mod manifests;
 pub mod tables;
 mod yaml;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use yaml::Position;
 
 use crate::model::{Host, Objects};
 
-/// Name of a source in logs, health and metrics: `host`, `manifests`, later `kubernetes`.
+/// Name of a source in logs, health and metrics: `host`, `manifests`, `kubernetes`.
 pub type SourceName = &'static str;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -28,10 +29,7 @@ pub enum SourceEvent {
         begun: Instant,
     },
     /// A complete set of objects.
-    Objects {
-        source: SourceName,
-        objects: Objects,
-    },
+    Objects(Arc<Objects>),
     State {
         source: SourceName,
         state: SourceState,

@@ -12,7 +12,7 @@ use smartnat::daemon::Snapshot;
 use smartnat::model::{Family, Host, Objects, Protocol, World};
 use smartnat::plan::{ProgrammedReason, RefusalReason, plan};
 use smartnat::ruleset::{Builtin, SetMember, Table, depth, ownership};
-use world::{Spec, config, key, reference, world};
+use world::{Spec, config, key, objects_mut, reference, world};
 
 #[test]
 fn the_reference_mapping_is_served_on_both_interfaces() {
@@ -89,8 +89,7 @@ fn a_gateway_on_the_boxs_own_address_takes_that_interface_alone_out() {
 #[test]
 fn a_cluster_ip_behind_the_default_route_is_not_served() {
     let mut world = reference();
-    let objects = world.objects.as_mut().unwrap();
-    objects.mappings.get_mut(&key("web")).unwrap().spec.mode = Some("service".to_owned());
+    objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap().spec.mode = Some("service".to_owned());
     let routed = plan(&config(), &world);
     assert_eq!(routed.mappings[&key("web")].programmed.reason, ProgrammedReason::Programmed);
     world.host.main_routes.retain(|r| r.destination.to_string() != "10.96.0.0/16");
@@ -214,7 +213,7 @@ proptest! {
         let objects = end.objects.clone().unwrap();
         let direct = plan(&config(), &end);
 
-        let mut snapshot = Snapshot::new(World { host: Host::default(), objects: None, slots: BTreeMap::new() }, ["files"]);
+        let mut snapshot = Snapshot::new(World { host: Host::default(), objects: None, slots: BTreeMap::new() });
         let pass = |snapshot: &mut Snapshot| {
             let plan = plan(&config(), snapshot.world());
             snapshot.keep_slots(&plan);
@@ -228,21 +227,21 @@ proptest! {
                         snapshot.take_host(host, Instant::now());
                     }
                     Step::ObjectsWithout(gone) => {
-                        let part = Objects { mappings: without(&objects.mappings, gone), services: without(&objects.services, gone), ..objects.clone() };
-                        snapshot.take_objects("files", part);
+                        let part = Objects { mappings: without(&objects.mappings, gone), services: without(&objects.services, gone), ..Objects::clone(&objects) };
+                        snapshot.take_objects(part.into());
                     }
                 }
                 pass(&mut snapshot);
             }
         }
         if host_last {
-            snapshot.take_objects("files", objects.clone());
+            snapshot.take_objects(objects.clone());
             pass(&mut snapshot);
             snapshot.take_host(end.host.clone(), Instant::now());
         } else {
             snapshot.take_host(end.host.clone(), Instant::now());
             pass(&mut snapshot);
-            snapshot.take_objects("files", objects.clone());
+            snapshot.take_objects(objects.clone());
         }
         prop_assert_eq!(pass(&mut snapshot), direct);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
 use smartnat::model::{BorderConfig, InterfaceAddress, Protocol, World};
@@ -11,7 +11,7 @@ use smartnat::ruleset::{CtDirection, RejectWith};
 use smartnat::trace::{Outcome, Packet, PacketKind, PacketState, SourceSeen, Trace, Why, trace};
 
 use crate::specs;
-use crate::world::{Spec, config, key, pod, reference, world};
+use crate::world::{Spec, config, key, objects_mut, pod, reference, world};
 
 const CLIENT: &str = "192.0.2.7";
 const OUTSIDER: &str = "198.18.0.9";
@@ -68,7 +68,7 @@ fn with(masquerade: bool, snat: bool) -> Planned {
 /// The reference's Mapping for clients of 192.0.2.0/24 and pods.
 fn filtered() -> Planned {
     let mut world = reference();
-    let web = world.objects.as_mut().unwrap().mappings.get_mut(&key("web")).unwrap();
+    let web = objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap();
     web.spec.allowed_sources = vec!["192.0.2.0/24".to_owned(), "10.244.0.0/16".to_owned()];
     Planned::new(&config(), world)
 }
@@ -76,7 +76,7 @@ fn filtered() -> Planned {
 /// The reference's Mapping in mode service; the ClusterIP is on the box, or nowhere.
 fn by_cluster_ip(local: bool) -> Planned {
     let mut world = reference();
-    let web = world.objects.as_mut().unwrap().mappings.get_mut(&key("web")).unwrap();
+    let web = objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap();
     web.spec.mode = Some("service".to_owned());
     world.host.main_routes.retain(|route| route.destination.to_string() != "10.96.0.0/16");
     if local {
@@ -227,8 +227,8 @@ fn an_interface_not_seen_yet_is_outside_and_serves_nothing() {
 #[test]
 fn without_anybody_to_go_to_allowed_clients_are_refused_and_others_dropped() {
     let mut world = reference();
-    for slice in world.objects.as_mut().unwrap().slices.values_mut() {
-        slice.endpoints.clear();
+    for slice in objects_mut(&mut world).slices.values_mut() {
+        Arc::make_mut(slice).endpoints.clear();
     }
     for planned in [Planned::new(&config(), world), by_cluster_ip(false)] {
         let reset = Outcome::Refused { with: RejectWith::TcpReset };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use smartnat::api::{MappingPort, MappingSpec};
 use smartnat::model::{
@@ -116,6 +117,8 @@ fn add(objects: &mut Objects, spec: &Spec) {
         deleting: false,
         generation: Some(1),
         uid: None,
+        unreadable: None,
+        held: true,
     };
     let service = Service {
         kind: ServiceType::ClusterIp,
@@ -142,7 +145,7 @@ fn add(objects: &mut Objects, spec: &Spec) {
     };
     objects.mappings.insert(key(&spec.name), mapping);
     objects.services.insert(key(&spec.name), service);
-    objects.slices.insert(key(&format!("{}-1", spec.name)), slice);
+    objects.slices.insert(key(&format!("{}-1", spec.name)), slice.into());
 }
 
 /// Every address that a spec can have is on eth1, 203.0.112.2/20.
@@ -156,7 +159,7 @@ pub fn world(specs: &[Spec]) -> World {
     addresses.sort();
     addresses.dedup();
     let eth1: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    World { host: host(&eth1), objects: Some(objects), slots: BTreeMap::new() }
+    World { host: host(&eth1), objects: Some(objects.into()), slots: BTreeMap::new() }
 }
 
 /// One Mapping, two ports, three addresses on two interfaces, two pods.
@@ -166,5 +169,10 @@ pub fn reference() -> World {
     web.addresses = ["203.0.113.10", "203.0.113.11", "198.51.100.10"].map(|a| a.parse().unwrap()).to_vec();
     add(&mut objects, &web);
     let host = host(&["203.0.113.10/24", "203.0.113.11/24"]);
-    World { host, objects: Some(objects), slots: BTreeMap::new() }
+    World { host, objects: Some(objects.into()), slots: BTreeMap::new() }
+}
+
+/// The objects of a world, to be changed.
+pub fn objects_mut(world: &mut World) -> &mut Objects {
+    Arc::make_mut(world.objects.as_mut().unwrap())
 }

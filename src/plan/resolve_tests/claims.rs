@@ -110,6 +110,8 @@ fn any_mapping() -> impl Strategy<Value = Mapping> {
         deleting: kind == 2,
         generation: None,
         uid: None,
+        unreadable: None,
+        held: true,
     })
 }
 

@@ -60,7 +60,7 @@ pub fn spec() -> MappingSpec {
 }
 
 pub fn mapping(created: i64, spec: MappingSpec) -> Mapping {
-    Mapping { spec, created: Some(created), deleting: false, generation: None, uid: None }
+    Mapping { spec, created: Some(created), deleting: false, generation: None, uid: None, unreadable: None, held: true }
 }
 
 pub fn service_port(name: &str, number: u16, protocol: &str) -> ServicePort {
@@ -95,6 +95,6 @@ pub fn objects(mappings: impl IntoIterator<Item = (&'static str, Mapping)>) -> O
     let mut objects = Objects::default();
     objects.mappings.extend(mappings.into_iter().map(|(name, m)| (key(name), m)));
     objects.services.insert(key("web"), service());
-    objects.slices.insert(key("web-1"), slice(9090, vec![pod("10.244.1.2"), pod("10.244.2.2")]));
+    objects.slices.insert(key("web-1"), slice(9090, vec![pod("10.244.1.2"), pod("10.244.2.2")]).into());
     objects
 }

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::plan::{Refusal, RefusalReason, Resolution, ResolvedMapping, resolve};
 
+fn slice_mut<'a>(objects: &'a mut Objects, name: &str) -> &'a mut EndpointSlice {
+    std::sync::Arc::make_mut(objects.slices.get_mut(&key(name)).unwrap())
+}
+
 fn served(objects: &Objects) -> ResolvedMapping {
     let mut resolution = resolve(&config(), objects);
     assert_eq!(resolution.refused, Default::default());
@@ -113,7 +117,7 @@ fn an_external_name_is_refused_in_both_modes() {
 #[test]
 fn port_numbers_are_those_of_each_slice() {
     let mut objects = web(|_| {});
-    objects.slices.insert(key("web-2"), slice(7070, vec![pod("10.244.3.2")]));
+    objects.slices.insert(key("web-2"), slice(7070, vec![pod("10.244.3.2")]).into());
     let backends = served(&objects).ports.remove(0).backends;
     assert_eq!(backends.chosen, sockets(&["10.244.1.2:9090", "10.244.2.2:9090", "10.244.3.2:7070"]));
 }
@@ -122,7 +126,7 @@ fn port_numbers_are_those_of_each_slice() {
 fn a_port_without_a_name_matches_an_empty_one() {
     let mut objects = web(|_| {});
     objects.services.get_mut(&key("web")).unwrap().ports = vec![service_port("", 8080, "TCP")];
-    objects.slices.get_mut(&key("web-1")).unwrap().ports[0].name = Some(String::new());
+    slice_mut(&mut objects, "web-1").ports[0].name = Some(String::new());
     assert_eq!(served(&objects).ports[0].backends.chosen.len(), 2);
 }
 
@@ -130,12 +134,12 @@ fn a_port_without_a_name_matches_an_empty_one() {
 fn slices_of_other_services_namespaces_and_protocols_are_left_out() {
     let mut objects = web(|_| {});
     let mut other = slice(9090, vec![pod("10.244.9.1")]);
-    objects.slices.insert(ObjectKey::new("other", "web-1"), other.clone());
+    objects.slices.insert(ObjectKey::new("other", "web-1"), other.clone().into());
     other.service = "shopfront".to_owned();
-    objects.slices.insert(key("shopfront-1"), other.clone());
+    objects.slices.insert(key("shopfront-1"), other.clone().into());
     other.service = "web".to_owned();
     other.ports[0].protocol = "UDP".to_owned();
-    objects.slices.insert(key("web-2"), other);
+    objects.slices.insert(key("web-2"), other.into());
     assert_eq!(served(&objects).ports[0].backends.known.len(), 2);
 }
 
@@ -146,13 +150,13 @@ fn serving_pods_that_terminate_are_used_only_when_none_is_ready() {
     let starting = SliceEndpoint { ready: false, serving: false, terminating: false, ..pod("10.244.1.5") };
     let mut objects = web(|_| {});
     let endpoints = vec![pod("10.244.1.2"), draining.clone(), gone.clone(), starting.clone()];
-    objects.slices.insert(key("web-1"), slice(9090, endpoints));
+    objects.slices.insert(key("web-1"), slice(9090, endpoints).into());
     let backends = served(&objects).ports.remove(0).backends;
     assert_eq!(backends.chosen, sockets(&["10.244.1.2:9090"]));
     assert_eq!(backends.ready, sockets(&["10.244.1.2:9090"]));
     assert_eq!(backends.known.len(), 4);
 
-    objects.slices.insert(key("web-1"), slice(9090, vec![draining, gone, starting]));
+    objects.slices.insert(key("web-1"), slice(9090, vec![draining, gone, starting]).into());
     let backends = served(&objects).ports.remove(0).backends;
     assert_eq!(backends.chosen, sockets(&["10.244.1.3:9090"]));
     assert_eq!(backends.ready, sockets(&[]));
@@ -170,7 +174,7 @@ fn a_service_without_pods_is_served_without_backends() {
 fn endpoints_that_are_no_pod_addresses_are_left_out() {
     let mut objects = web(|_| {});
     let texts = ["fd00::2", "127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "255.255.255.255", "10.244.1.2"];
-    objects.slices.insert(key("web-1"), slice(9090, texts.iter().map(|t| pod(t)).collect()));
+    objects.slices.insert(key("web-1"), slice(9090, texts.iter().map(|t| pod(t)).collect()).into());
     assert_eq!(served(&objects).ports[0].backends.known, sockets(&["10.244.1.2:9090"]));
 }
 
@@ -203,7 +207,7 @@ fn ten_thousand_mappings_are_resolved_quickly() {
         objects.mappings.insert(key(&name), mapping(i.into(), spec));
         objects.services.insert(key(&name), service());
         let pods = vec![pod(&std::net::Ipv4Addr::from(0x0af4_0000 + i).to_string())];
-        objects.slices.insert(key(&name), EndpointSlice { service: name, ..slice(9090, pods) });
+        objects.slices.insert(key(&name), EndpointSlice { service: name, ..slice(9090, pods) }.into());
     }
     let start = Instant::now();
     let Resolution { served, refused } = resolve(&config(), &objects);

@@ -11,6 +11,7 @@ fn report() -> Report {
     r.source_state("host", SourceState::Current, now);
     r.source_state("manifests", SourceState::Away { reason: "gone".into() }, now);
     let mapping = |refused: bool, ok: bool| MappingOutcome {
+        uid: None,
         generation: None,
         refused: refused.then(|| Refusal { reason: RefusalReason::Conflict, message: String::new() }),
         programmed: Programmed { ok, reason: ProgrammedReason::Programmed, message: String::new() },

@@ -22,7 +22,8 @@ fn defaults_are_those_of_the_operator_guide() {
     assert_eq!(s.tool_timeout, Duration::from_secs(10));
     assert_eq!(s.max_finalize_wait, Duration::from_secs(3600));
     assert_eq!(s.monitor.to_string(), "127.0.0.1:8080");
-    assert_eq!(s.manifests, None);
+    assert_eq!(s.objects, super::ObjectSource::None);
+    assert_eq!((s.namespace.as_str(), s.lease.as_secs()), ("smartnat-system", 40));
     assert_eq!(s.state_dir, PathBuf::from("/run/smartnat"));
     assert!(s.border.masquerade);
     assert!(!s.border.snat);
@@ -51,6 +52,9 @@ fn every_bad_setting_is_reported_at_once() {
         max_finalize_wait_minutes: bad("1h"),
         max_ports_per_mapping: bad("257"),
         manifests: None,
+        kubeconfig: None,
+        namespace: bad("Smart_Nat"),
+        lease_seconds: bad("3"),
         state_dir: bad("run"),
         instance_name: bad("Border 1"),
         inside_prefixes: bad("cali+,+"),
@@ -60,10 +64,10 @@ fn every_bad_setting_is_reported_at_once() {
     };
     let error = args.validate().unwrap_err();
     let names: std::collections::BTreeSet<_> = error.bad.iter().map(|b| b.name).collect();
-    assert_eq!(names.len(), 18, "{error}");
-    assert_eq!(error.bad.len(), 18, "each once: {error}");
+    assert_eq!(names.len(), 20, "{error}");
+    assert_eq!(error.bad.len(), 20, "each once: {error}");
     let text = error.to_string();
-    assert!(text.starts_with("18 settings cannot be used:\n"), "{text}");
+    assert!(text.starts_with("20 settings cannot be used:\n"), "{text}");
     assert!(
         text.contains("SNCTRLR_MAX_PORTS_PER_MAPPING (--max-ports-per-mapping) is \"257\": it is out of range"),
         "{text}"
@@ -99,6 +103,9 @@ fn empty_means_default_except_where_it_has_a_meaning() {
         iptables_timeout_sec: empty(),
         max_ports_per_mapping: empty(),
         manifests: empty(),
+        kubeconfig: empty(),
+        namespace: empty(),
+        lease_seconds: empty(),
         mark_bits: empty(),
         ..minimal()
     };

@@ -228,7 +228,7 @@ impl Content {
                 Object::EndpointSlice(o) => match convert::endpoint_slice(&o) {
                     Some(converted) => {
                         let slice = self.keep(kind, &key, converted);
-                        self.objects.slices.insert(key.clone(), slice).is_some()
+                        self.objects.slices.insert(key.clone(), slice.into()).is_some()
                     }
                     None => {
                         self.dropped.push(format!("{kind} {key}: no label {}", convert::SERVICE_NAME_LABEL));

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -200,7 +201,7 @@ struct Hangup;
 struct Teller {
     dir: PathBuf,
     events: mpsc::Sender<SourceEvent>,
-    sent: Option<Objects>,
+    sent: Option<Arc<Objects>>,
     state: Option<SourceState>,
 }
 
@@ -215,10 +216,10 @@ impl Teller {
                     true => SourceState::Current,
                     false => SourceState::Away { reason: self.describe_broken(&scan, whole) },
                 };
-                if (whole || self.sent.is_some()) && self.sent.as_ref() != Some(&scan.objects) {
-                    let event = SourceEvent::Objects { source: SOURCE, objects: scan.objects.clone() };
-                    self.events.send(event).await.map_err(|_| Hangup)?;
-                    self.sent = Some(scan.objects);
+                if (whole || self.sent.is_some()) && self.sent.as_deref() != Some(&scan.objects) {
+                    let objects = Arc::new(scan.objects);
+                    self.sent = Some(Arc::clone(&objects));
+                    self.events.send(SourceEvent::Objects(objects)).await.map_err(|_| Hangup)?;
                 }
                 state
             }

@@ -1,5 +1,6 @@
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Receiver};
@@ -28,10 +29,7 @@ impl Source {
 
     async fn objects(&mut self) -> Objects {
         match self.next().await {
-            SourceEvent::Objects { source, objects } => {
-                assert_eq!(source, SOURCE);
-                objects
-            }
+            SourceEvent::Objects(objects) => Arc::unwrap_or_clone(objects),
             other => panic!("objects were expected, not {other:?}"),
         }
     }

@@ -73,7 +73,8 @@ impl<'a> Border<'a> {
             runtime.block_on(read_host()).unwrap()
         });
         let objects = Some(load_dir(manifests.dir()).unwrap());
-        let world = World { slots: slots::remembered(&config, &host.own_rules), host, objects };
+        let world =
+            World { slots: slots::remembered(&config, &host.own_rules), host, objects: objects.map(Into::into) };
         let plan = plan(&config, &world);
         let open = |role: &str, interface: &str| bed.role(role).within(|| Wire::open(interface).unwrap());
         let mut wires: Vec<(&'static str, Wire)> = Vec::new();
