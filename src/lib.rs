@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod model;
 mod netlink;
 pub mod plan;
+pub mod publish;
 pub mod report;
 pub mod ruleset;
 pub mod settings;

@@ -33,6 +33,34 @@ need_tools() {
         die "iptables is not the nf_tables variant: update-alternatives --set iptables /usr/sbin/iptables-nft"
 }
 
+# Go, which fetches the version that tests/kube/go.mod asks for by itself, as any does from 1.21 on. Debian 12 has 1.19; its backports have
+# one that will do. They are looked at for this one installation, the machine's own package sources stay as they are.
+need_go() {
+    local found package=golang-1.23-go sources options
+    PATH="$PATH:/usr/lib/go-1.23/bin:/usr/local/go/bin"
+    found=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null)
+    [ "$(printf '%s\n' 1.21 "${found#go}" | sort -V | head -n 1)" = 1.21 ] && return
+    say "installing $package from Debian 12's backports (found ${found:-no Go}, 1.21 is the oldest that will do)"
+    sources=$(mktemp -d)
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian %s main\n' \
+        bookworm bookworm-backports >"$sources/list"
+    mkdir -p "$sources/lists/partial"
+    options=(-o "Dir::Etc::sourcelist=$sources/list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$sources/lists")
+    { apt-get "${options[@]}" update -q &&
+        DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" install -y -q --no-install-recommends "$package"; } ||
+        die "$package could not be installed from bookworm-backports. Install any Go from 1.21 on by hand (https://go.dev/dl), put it
+into the PATH, then run this again."
+    rm -rf "$sources"
+}
+
+# kube-apiserver and what belongs to it, for the tests against a real API: minutes the first time, nothing later.
+need_control_plane() {
+    need_commands openssl=openssl flock=util-linux
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || need_commands update-ca-certificates=ca-certificates
+    need_go
+    bash "$repository/tests/kube/build.sh"
+}
+
 # A toolchain that satisfies rust-version of Cargo.toml; Debian 12's own is too old.
 need_cargo() {
     local wanted found

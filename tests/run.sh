@@ -32,6 +32,7 @@ tests() {
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "licences and sources" bash tests/licences.sh
+step "control plane" need_control_plane
 step "build" cargo test --workspace --all-targets --no-run
 step "tests" tests --all-targets -- "$@"
 step "documentation tests" tests --doc -- "$@"

@@ -9,7 +9,7 @@ mod session;
 use sha2::{Digest, Sha256};
 
 pub use fleet::{Fleet, Standing};
-pub use record::{Record, RecordEvent};
+pub use record::{Record, RecordEvent, owns_status_as_foreigner};
 pub use session::{ConnectError, Session, Sessions, connect};
 
 /// Field managers of instances begin so.

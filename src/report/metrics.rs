@@ -101,7 +101,9 @@ impl Scrape {
             "Connections cut because they are allowed no more",
             "reason",
             &c.flows_removed,
-        )
+        )?;
+        out.counters("smartnat_api_writes", "Writes to Mappings in the Kubernetes API", "kind", &c.api_writes)?;
+        out.counter("smartnat_api_write_failures", "Writes to Mappings that failed and are tried again", c.api_failures)
     }
 
     fn served(&self, out: &mut Writer<'_>) -> Result<(), Error> {

@@ -92,6 +92,9 @@ pub struct Counters {
     pub writes: BTreeMap<&'static str, u64>,
     pub repairs: BTreeMap<&'static str, u64>,
     pub flows_removed: BTreeMap<&'static str, u64>,
+    /// Writes to Mappings in the Kubernetes API by kind: `finalizer_add`, `status_apply`, ...
+    pub api_writes: BTreeMap<&'static str, u64>,
+    pub api_failures: u64,
     pub durations: PassDurations,
 }
 

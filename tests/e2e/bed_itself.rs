@@ -46,6 +46,22 @@ fn clients_reach_the_border_through_their_routers_and_nothing_behind_it() {
 }
 
 #[test]
+fn a_second_border_box_stands_in_the_same_three_networks() {
+    let bed = Bed::with(Options { second_border: true, ..Options::default() });
+    for (border, at) in [(&bed.border, Bed::BORDER), (bed.second(), Bed::BORDER2)] {
+        assert_eq!(border.get(Proto::Tcp, Bed::POD2, 8080).unwrap().saw.ip(), at);
+        border.ip("route add 192.0.2.0/25 via 203.0.113.1\nroute add 192.0.2.128/25 via 198.51.100.1");
+    }
+    let listen = [Bed::SECOND_EXT1, Bed::SECOND_EXT1B, Bed::SECOND_EXT2].map(|a| SocketAddrV4::new(a, 7000));
+    bed.serve("border2", "border2", &listen, &listen);
+    for at in [Bed::SECOND_EXT1, Bed::SECOND_EXT1B] {
+        assert_eq!(bed.client1.get(Proto::Tcp, at, 7000).unwrap().name, "border2");
+    }
+    assert_eq!(bed.client2.get(Proto::Udp, Bed::SECOND_EXT2, 7000).unwrap().name, "border2");
+    assert_eq!(bed.client1.get(Proto::Tcp, Bed::EXT1, 7000), Err(Failure::Refused));
+}
+
+#[test]
 fn with_forwarding_on_and_no_rules_outsiders_reach_a_pod() {
     let bed = Bed::new();
     bed.border.set_sysctl("net/ipv4/ip_forward", "1");

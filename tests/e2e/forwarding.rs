@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use bed::Bed;
 use bed::packet::{Mac, Seen, Sniffer};
 use bed::peer::{Proto, Request};
+use bed::{Bed, Options};
 
 use crate::support::{PORTS, assert_dropped, assert_served, daemon, manifests, mapping, pods_answering};
 
@@ -137,4 +137,19 @@ fn the_box_connects_by_its_default_gateway_and_from_an_external_address_by_its_i
         let bound = Request { from: SocketAddrV4::new(Bed::EXT1B, 0), ..Request::new(proto, to) };
         assert_eq!(bed.border.within(|| bound.send()).unwrap().saw.ip(), Bed::EXT1B);
     }
+}
+
+#[test]
+fn two_boxes_serve_one_mapping_each_at_its_own_addresses() {
+    let bed = Bed::with(Options { second_border: true, ..Options::default() });
+    let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::SECOND_EXT1])]);
+    let first = daemon(&bed, &manifests).start();
+    let second = daemon(&bed, &manifests).on_second().machine_id("0123456789abcdef0123456789abcdef").start();
+    for (daemon, name) in [(&first, "border"), (&second, "border2")] {
+        daemon.settle(&manifests);
+        assert_eq!(daemon.status()["instance"], name);
+    }
+    assert_served(&bed.client1, Bed::EXT1);
+    assert_served(&bed.client1, Bed::SECOND_EXT1);
+    assert_dropped(&bed.client1, Bed::SECOND_EXT1B);
 }

@@ -1,34 +1,42 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::peer::connect;
-use crate::{Bed, Manifests, eventually};
+use crate::http::{Call, Reply};
+use crate::{Bed, Manifests, Namespace, eventually};
 
 const PORT: u16 = 8080;
 
-/// An HTTP answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    pub code: u16,
-    pub body: String,
+/// Where its objects come from.
+#[derive(Debug)]
+enum Source {
+    Manifests(PathBuf),
+    Kubeconfig(PathBuf),
 }
 
-/// `smartnat-manager` in the border's namespace. Killed when dropped; its log is printed when the test fails.
+impl Source {
+    fn arguments(&self) -> [&std::ffi::OsStr; 2] {
+        match self {
+            Source::Manifests(dir) => ["--manifests".as_ref(), dir.as_os_str()],
+            Source::Kubeconfig(file) => ["--kubeconfig".as_ref(), file.as_os_str()],
+        }
+    }
+}
+
+/// `smartnat-manager` in the namespace of a border box. Killed when dropped; its log is printed when the test fails.
 pub struct Daemon<'a> {
     bed: &'a Bed,
+    namespace: &'a Namespace,
     program: PathBuf,
     settings: BTreeMap<String, String>,
-    manifests: PathBuf,
+    source: Source,
+    machine_id: Option<String>,
     state: TempDir,
     child: Option<Child>,
 }
@@ -37,6 +45,15 @@ impl<'a> Daemon<'a> {
     /// A daemon with the bed's settings, not yet started. The periodic look at the kernel is left at its minute: what a test sees
     /// earlier came from an event.
     pub fn new(bed: &'a Bed, program: &str, manifests: &Manifests) -> Daemon<'a> {
+        Daemon::from(bed, program, Source::Manifests(manifests.dir().to_owned()))
+    }
+
+    /// As [`Daemon::new`], with the Kubernetes API as its source.
+    pub fn with_kubeconfig(bed: &'a Bed, program: &str, kubeconfig: &Path) -> Daemon<'a> {
+        Daemon::from(bed, program, Source::Kubeconfig(kubeconfig.to_owned()))
+    }
+
+    fn from(bed: &'a Bed, program: &str, source: Source) -> Daemon<'a> {
         let settings = [
             ("SNCTRLR_DEFAULT_GW_INTERFACE", "eth0"),
             ("SNCTRLR_INTERFACES_PATTERN", "eth[1-9][0-9]*"),
@@ -46,12 +63,32 @@ impl<'a> Daemon<'a> {
         ];
         Daemon {
             bed,
+            namespace: &bed.border,
             program: PathBuf::from(program),
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            manifests: manifests.dir().to_owned(),
+            source,
+            machine_id: None,
             state: tempfile::tempdir().expect("a temporary directory can be made"),
             child: None,
         }
+    }
+
+    /// Puts it on the second border box, as instance `border2`.
+    ///
+    /// # Panics
+    /// When the bed was built without one.
+    #[must_use]
+    #[track_caller]
+    pub fn on_second(mut self) -> Self {
+        self.namespace = self.bed.second();
+        self.set("SNCTRLR_INSTANCE_NAME", "border2")
+    }
+
+    /// Another machine id than that of this host (32 hexadecimal digits), seen by the daemon alone.
+    #[must_use]
+    pub fn machine_id(mut self, id: &str) -> Self {
+        self.machine_id = Some(id.to_owned());
+        self
     }
 
     /// Sets an environment variable for the next start.
@@ -83,8 +120,19 @@ impl<'a> Daemon<'a> {
 
     fn invocation(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.bed.border.name()]).arg(&self.program).args(arguments);
-        command.env_remove("NOTIFY_SOCKET").envs(&self.settings);
+        command.args(["netns", "exec", self.namespace.name()]);
+        if let Some(id) = &self.machine_id {
+            let file = self.state.path().join("machine-id");
+            fs::write(&file, format!("{id}\n")).expect("a temporary directory can be written");
+            // `ip netns exec` gives a mount namespace of its own.
+            command.args(["sh", "-c", r#"mount --bind "$0" /etc/machine-id && exec "$@""#]).arg(&file);
+        }
+        command.arg(&self.program).args(arguments);
+        command.env_remove("NOTIFY_SOCKET").env_remove("KUBECONFIG").envs(&self.settings);
+        if let Source::Kubeconfig(file) = &self.source {
+            // For subcommands; the daemon itself is told by a flag.
+            command.env("KUBECONFIG", file);
+        }
         command
     }
 
@@ -112,7 +160,7 @@ impl<'a> Daemon<'a> {
         fs::create_dir_all(self.state_dir()).expect("a state directory can be made");
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log file can be opened");
         let mut command = self.invocation(&[]);
-        command.arg("--manifests").arg(&self.manifests).arg("--state-dir").arg(self.state_dir());
+        command.args(self.source.arguments()).arg("--state-dir").arg(self.state_dir());
         command.stdout(log.try_clone().expect("a descriptor can be doubled")).stderr(log);
         self.child = Some(command.spawn().expect("ip is there: the bed was made with it"));
     }
@@ -140,7 +188,7 @@ impl<'a> Daemon<'a> {
         eventually("the daemon ends after SIGTERM", || child.try_wait().expect("a child can be waited for"))
     }
 
-    /// Runs a subcommand with the same settings, state and manifests.
+    /// Runs a subcommand with the same settings, state directory and kubeconfig (manifests are not passed on).
     #[track_caller]
     pub fn command(&self, subcommand: &[&str]) -> Output {
         let mut command = self.invocation(subcommand);
@@ -148,17 +196,9 @@ impl<'a> Daemon<'a> {
         command.output().expect("ip is there: the bed was made with it")
     }
 
-    /// GET from the border's own loopback; `None` while nobody listens.
+    /// GET from its box's own loopback; `None` while nobody listens.
     pub fn get(&self, path: &str) -> Option<Reply> {
-        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
-        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let mut stream = self.bed.border.within(|| connect(from, to, Duration::from_secs(5))).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: border\r\n\r\n").as_bytes()).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        Some(Reply { code: head.split_whitespace().nth(1)?.parse().ok()?, body: body.to_owned() })
+        Call::get(path).send(self.namespace, PORT).ok()
     }
 
     /// `/status`.

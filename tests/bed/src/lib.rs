@@ -2,6 +2,7 @@
 //!
 //! * [`Bed`] builds the namespaces and takes them down again, also after a panic or a signal,
 //! * [`Daemon`] runs `smartnat-manager` in the border's namespace, [`Manifests`] are the objects it serves,
+//! * [`cluster::ControlPlane`] is a real Kubernetes API server for it,
 //! * [`peer`] holds what pods and clients do: servers, requests, long streams, floods of new flows,
 //! * [`packet`] writes and reads raw frames: scans, forged sources, and what was seen on a wire.
 //!
@@ -9,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 mod daemon;
+mod http;
 mod manifests;
 mod monitor;
 mod namespace;
@@ -19,9 +22,10 @@ mod reaper;
 mod topology;
 mod wait;
 
-pub use daemon::{Daemon, Reply};
+pub use daemon::Daemon;
+pub use http::Reply;
 pub use manifests::{Endpoints, Manifests, Mapping, PodState, Service};
 pub use monitor::Monitor;
 pub use namespace::{INSTALL, Namespace};
 pub use topology::{Bed, Layout, Options};
-pub use wait::{BOUND, eventually, holds};
+pub use wait::{BOUND, eventually, eventually_within, holds};

@@ -55,6 +55,14 @@ impl Mapping {
         self.push("ports", json!({"port": port, "servicePort": service_port, "protocol": proto.to_string()}))
     }
 
+    /// The object as the API takes it.
+    pub fn object(&self) -> Value {
+        json!({
+            "apiVersion": "smartnat.aureacentral.com/v1alpha1", "kind": "Mapping",
+            "metadata": {"name": self.name, "namespace": "default"}, "spec": self.spec,
+        })
+    }
+
     /// The usual ports: tcp 80 and udp 53, which the Service `web` has too.
     pub fn usual_ports(self) -> Self {
         self.port(Proto::Tcp, 80, 80).port(Proto::Udp, 53, 53)
@@ -75,7 +83,8 @@ impl Service {
         Service { name: name.to_owned(), cluster_ip, affinity: None }
     }
 
-    fn object(&self) -> Value {
+    /// The object as the API takes it.
+    pub fn object(&self) -> Value {
         let mut spec = json!({
             "clusterIP": self.cluster_ip, "clusterIPs": [self.cluster_ip], "type": "ClusterIP",
             "ports": [
@@ -122,7 +131,8 @@ impl Endpoints {
         self.pod(address, PodState::Ready)
     }
 
-    fn object(&self) -> Value {
+    /// The object as the API takes it.
+    pub fn object(&self) -> Value {
         let endpoints: Vec<Value> = self
             .pods
             .iter()
@@ -232,14 +242,10 @@ impl Manifests {
         }
         for mapping in self.mappings.values() {
             let age = self.ages[&mapping.name];
-            let object = json!({
-                "apiVersion": "smartnat.aureacentral.com/v1alpha1", "kind": "Mapping",
-                "metadata": {
-                    "name": mapping.name, "namespace": "default", "generation": self.generation,
-                    "creationTimestamp": format!("2026-01-01T{:02}:{:02}:{:02}Z", age / 3600, age / 60 % 60, age % 60),
-                },
-                "spec": mapping.spec,
-            });
+            let mut object = mapping.object();
+            object["metadata"]["generation"] = json!(self.generation);
+            object["metadata"]["creationTimestamp"] =
+                json!(format!("2026-01-01T{:02}:{:02}:{:02}Z", age / 3600, age / 60 % 60, age % 60));
             _ = writeln!(text, "---\n{object}");
         }
         self.replace(&text);

@@ -40,11 +40,13 @@ pub struct Options {
     pub pod_mtu: u32,
     /// Interface indexes of eth1 and eth2.
     pub indexes: Option<(u32, u32)>,
+    /// A second border box beside the first, in the same three networks; routed layout only.
+    pub second_border: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { layout: Layout::Routed, cluster_mtu: 1500, pod_mtu: 1500, indexes: None }
+        Options { layout: Layout::Routed, cluster_mtu: 1500, pod_mtu: 1500, indexes: None, second_border: false }
     }
 }
 
@@ -55,6 +57,8 @@ impl Default for Options {
 pub struct Bed {
     pub options: Options,
     pub border: Namespace,
+    /// With [`Options::second_border`]: eth0 10.0.0.3, eth1 203.0.113.20 and .21, eth2 198.51.100.20.
+    pub border2: Option<Namespace>,
     /// The cluster's router (and node).
     pub core: Namespace,
     pub pod1: Namespace,
@@ -84,6 +88,10 @@ impl Bed {
     pub const EXT1: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
     pub const EXT1B: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
     pub const EXT2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+    pub const BORDER2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+    pub const SECOND_EXT1: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+    pub const SECOND_EXT1B: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 21);
+    pub const SECOND_EXT2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
     pub const R1: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
     pub const R2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
     pub const ATTACKER1: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
@@ -118,6 +126,7 @@ impl Bed {
         };
         let bed = Bed {
             border: make("border"),
+            border2: options.second_border.then(|| make("border2")),
             core: make("core"),
             pod1: make("pod1"),
             pod2: make("pod2"),
@@ -139,7 +148,10 @@ impl Bed {
         }
         match bed.options.layout {
             Layout::Routed => bed.connect_routed(),
-            Layout::SameSubnet => bed.connect_same_subnet(),
+            Layout::SameSubnet => {
+                assert!(bed.border2.is_none(), "a second border box is for the routed layout");
+                bed.connect_same_subnet();
+            }
         }
         bed.connect_pods();
         for (name, address) in [("pod1", Bed::POD1), ("pod2", Bed::POD2)] {
@@ -150,19 +162,32 @@ impl Bed {
 
     fn connect_routed(&self) {
         self.bridges(&["ext1", "ext2"]);
-        let mtu = self.options.cluster_mtu;
-        self.wire(&self.border, "eth0", Bed::BORDER, None, (&self.core, "cluster", Some(Bed::CORE)));
-        self.border.ip(&format!(
-            "link set eth0 mtu {mtu}\naddress add 10.0.0.2/24 dev eth0\naddress add 2001:db8:a::2/64 dev eth0"
-        ));
+        if self.border2.is_some() {
+            let mac = Mac::of(Bed::CORE);
+            self.core
+                .ip(&format!("link add name cluster address {mac} up type bridge forward_delay 0 mcast_snooping 0"));
+            self.wire(&self.border, "eth0", Bed::BORDER, None, (&self.core, "border", None));
+            self.wire(self.second(), "eth0", Bed::BORDER2, None, (&self.core, "border2", None));
+            self.core.ip("link set border master cluster\nlink set border2 master cluster");
+        } else {
+            self.wire(&self.border, "eth0", Bed::BORDER, None, (&self.core, "cluster", Some(Bed::CORE)));
+        }
         self.core.ip("address add 10.0.0.1/24 dev cluster\naddress add 2001:db8:a::1/64 dev cluster");
-        self.border.ip(
-            "route add default via 10.0.0.1\nroute add 10.244.0.0/16 via 10.0.0.1\nroute add ::/0 via 2001:db8:a::1",
-        );
+        let mtu = self.options.cluster_mtu;
+        for (n, border) in (2..).zip(self.borders()) {
+            border.ip(&format!(
+                "link set eth0 mtu {mtu}\naddress add 10.0.0.{n}/24 dev eth0\naddress add 2001:db8:a::{n}/64 dev eth0\n\
+                 route add default via 10.0.0.1\nroute add 10.244.0.0/16 via 10.0.0.1\nroute add ::/0 via 2001:db8:a::1"
+            ));
+        }
         self.core.ip("route add ::/0 via 2001:db8:a::2");
         let (index1, index2) = self.options.indexes.unzip();
         self.plug("eth1", index1);
         self.plug("eth2", index2);
+        if self.border2.is_some() {
+            self.plug_second("eth1");
+            self.plug_second("eth2");
+        }
         for (n, router, client, attacker, net, client_net) in [
             (1, &self.r1, &self.client1, &self.attacker1, "203.0.113", "192.0.2.0/25"),
             (2, &self.r2, &self.client2, &self.attacker2, "198.51.100", "192.0.2.128/25"),
@@ -280,18 +305,50 @@ impl Bed {
             (Layout::SameSubnet, true) => (&Bed::SAME_EXT1, 23, "lan"),
             (Layout::SameSubnet, false) => (&Bed::SAME_EXT2, 23, "lan"),
         };
-        let port = format!("b-{interface}");
-        self.wire(&self.border, interface, addresses[0], index, (&self.switch, &port, None));
-        self.switch.ip(&format!("link set {port} master {bridge}"));
-        let mut batch = String::new();
-        for address in addresses {
-            _ = writeln!(batch, "address add {address}/{prefix} dev {interface}");
-        }
+        let mut given: Vec<String> = addresses.iter().map(|a| format!("{a}/{prefix}")).collect();
         if self.options.layout == Layout::Routed {
-            let n = if first { 1 } else { 2 };
-            _ = writeln!(batch, "address add 2001:db8:{n}::10/64 dev {interface}");
+            given.push(format!("2001:db8:{}::10/64", if first { 1 } else { 2 }));
         }
-        self.border.ip(&batch);
+        self.attach((&self.border, interface, addresses[0], index), ("b", bridge), &given);
+    }
+
+    /// As [`Bed::plug_again`], of the second box.
+    #[track_caller]
+    pub fn plug_second(&self, interface: &str) {
+        let (addresses, bridge, n): (&[Ipv4Addr], &str, u8) = match interface {
+            "eth1" => (&[Bed::SECOND_EXT1, Bed::SECOND_EXT1B], "ext1", 1),
+            _ => (&[Bed::SECOND_EXT2], "ext2", 2),
+        };
+        let mut given: Vec<String> = addresses.iter().map(|a| format!("{a}/24")).collect();
+        given.push(format!("2001:db8:{n}::20/64"));
+        self.attach((self.second(), interface, addresses[0], None), ("c", bridge), &given);
+    }
+
+    /// An interface, with the index asked for, on a bridge of the switch.
+    fn attach(
+        &self,
+        (namespace, interface, first, index): (&Namespace, &str, Ipv4Addr, Option<u32>),
+        (port, bridge): (&str, &str),
+        addresses: &[String],
+    ) {
+        let port = format!("{port}-{interface}");
+        self.wire(namespace, interface, first, index, (&self.switch, &port, None));
+        self.switch.ip(&format!("link set {port} master {bridge}"));
+        let batch = addresses.iter().map(|a| format!("address add {a} dev {interface}")).collect::<Vec<_>>();
+        namespace.ip(&batch.join("\n"));
+    }
+
+    /// The second border box.
+    ///
+    /// # Panics
+    /// When the bed was built without one.
+    #[track_caller]
+    pub fn second(&self) -> &Namespace {
+        self.border2.as_ref().expect("this bed has one border box: set Options::second_border")
+    }
+
+    fn borders(&self) -> impl Iterator<Item = &Namespace> {
+        std::iter::once(&self.border).chain(&self.border2)
     }
 
     /// Takes an interface out of the border, as a NIC that is unplugged.
@@ -317,6 +374,7 @@ impl Bed {
     pub fn role(&self, role: &str) -> &Namespace {
         match role {
             "border" => &self.border,
+            "border2" => self.second(),
             "core" => &self.core,
             "pod1" => &self.pod1,
             "pod2" => &self.pod2,

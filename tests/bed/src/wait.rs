@@ -8,13 +8,22 @@ pub const BOUND: Duration = Duration::from_secs(20);
 /// # Panics
 /// After [`BOUND`], with `what` was awaited.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(BOUND, what, probe)
+}
+
+/// As [`eventually`], with a bound of its own.
+///
+/// # Panics
+/// After `bound`, with `what` was awaited.
+#[track_caller]
+pub fn eventually_within<T>(bound: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(begin.elapsed() < BOUND, "not within {} s: {what}", BOUND.as_secs());
+        assert!(begin.elapsed() < bound, "not within {} s: {what}", bound.as_secs());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

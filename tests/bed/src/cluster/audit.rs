@@ -1,0 +1,76 @@
+use std::path::Path;
+
+use serde_json::Value;
+
+/// What the API server writes down: who asked for which change. Reading is left out, and what the API server does for itself.
+pub const POLICY: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: None
+    users: ["system:apiserver"]
+  - level: Request
+    verbs: [create, update, patch, delete, deletecollection]
+  - level: None
+"#;
+
+/// A place in the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub(super) usize);
+
+/// A request that asked for a change, answered by now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEntry {
+    /// `system:serviceaccount:NAMESPACE:NAME` for a ServiceAccount, `admin` for the harness.
+    pub user: String,
+    /// create, update, patch, delete or deletecollection.
+    pub verb: String,
+    /// Plural, with its subresource: `mappings`, `mappings/status`, `events`.
+    pub resource: String,
+    pub namespace: String,
+    /// Empty where a creation was refused before its body was read.
+    pub name: String,
+    /// The HTTP status of the answer.
+    pub code: u16,
+    /// With the query: `fieldManager=...`.
+    pub uri: String,
+    /// The body of the request.
+    pub request: Value,
+}
+
+impl AuditEntry {
+    pub fn succeeded(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    fn parse(line: &str) -> Option<AuditEntry> {
+        let event: Value = serde_json::from_str(line).ok()?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &event["objectRef"];
+        let mut resource = text(&object["resource"]);
+        if let Some(sub) = object["subresource"].as_str() {
+            resource = format!("{resource}/{sub}");
+        }
+        Some(AuditEntry {
+            user: text(&event["user"]["username"]),
+            verb: text(&event["verb"]),
+            resource,
+            namespace: text(&object["namespace"]),
+            name: text(&object["name"]),
+            code: u16::try_from(event["responseStatus"]["code"].as_u64()?).ok()?,
+            uri: text(&event["requestURI"]),
+            request: event["requestObject"].clone(),
+        })
+    }
+}
+
+/// The entries from `mark` on, and the place behind them. A line that is still being written is left for the next time.
+#[track_caller]
+pub fn read(log: &Path, mark: Mark) -> (Vec<AuditEntry>, Mark) {
+    let bytes = std::fs::read(log).unwrap_or_else(|e| panic!("the audit log {}: {e}", log.display()));
+    let end = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |last| last + 1);
+    let text = String::from_utf8_lossy(bytes.get(mark.0..end).unwrap_or_default());
+    let entry = |line| AuditEntry::parse(line).unwrap_or_else(|| panic!("an odd line in the audit log: {line}"));
+    (text.lines().map(entry).collect(), Mark(end.max(mark.0)))
+}

@@ -1,0 +1,7 @@
+//! The daemon's side of Kubernetes, against a real API server (etcd and kube-apiserver built by `tests/kube/build.sh`).
+//!
+//! Needs root and the tools that `tests/run.sh` installs.
+
+#![forbid(unsafe_code)]
+
+mod harness;
