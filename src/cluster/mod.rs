@@ -3,6 +3,8 @@
 //! [`crate::sources::kubernetes`] reads objects from it; [`crate::publish`] answers in it.
 
 mod fleet;
+pub mod lease;
+pub mod machine;
 mod record;
 mod session;
 
