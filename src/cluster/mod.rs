@@ -2,17 +2,23 @@
 //!
 //! [`crate::sources::kubernetes`] reads objects from it; [`crate::publish`] answers in it.
 
+pub mod clock;
+mod config;
+pub mod credential;
 mod fleet;
 pub mod lease;
 pub mod machine;
 mod record;
+mod request;
 mod session;
+mod token;
 
 use sha2::{Digest, Sha256};
 
 pub use fleet::{Fleet, Standing};
 pub use record::{Record, RecordEvent, owns_status_as_foreigner};
-pub use session::{ConnectError, Session, Sessions, connect};
+pub use request::{RequestError, within};
+pub use session::{ConnectError, Session, Sessions, WATCH_SECONDS, connect};
 
 /// Field managers of instances begin so.
 const FIELD_MANAGER_PREFIX: &str = "smartnat.aureacentral.com/";
