@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod http;
 mod plan;
 mod print;
 mod status;
