@@ -11,7 +11,8 @@ const WARN: SignedDuration = SignedDuration::from_secs(2);
 const FAIL: SignedDuration = SignedDuration::from_secs(30);
 /// The server's clock is told in whole seconds.
 const RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
-const REMEDY: &str = "keep the clocks of this box and of the API server right by NTP: systemd-timesyncd, chrony or ntpd";
+const REMEDY: &str =
+    "keep the clocks of this box and of the API server right by NTP: systemd-timesyncd, chrony or ntpd";
 
 /// What says whether this box's clock is kept right.
 pub(super) struct Keeper {
@@ -79,11 +80,16 @@ fn kept(keeper: &Keeper) -> Option<Finding> {
     }
     // ntpq ends well also when nobody answers it.
     if let Some(text) = keeper.ntpq.stdout().filter(|t| t.contains("stratum=") || t.contains("leap=")) {
-        let lost = ["leap=11", "leap=3", "stratum=16"].iter().any(|bad| text.split([',', ' ', '\n']).any(|w| w == *bad));
+        let lost =
+            ["leap=11", "leap=3", "stratum=16"].iter().any(|bad| text.split([',', ' ', '\n']).any(|w| w == *bad));
         return Some(judged("ntpd", !lost));
     }
     (!keeper.in_pod).then(|| {
-        Finding::warn(GROUP, "no sign that anything keeps it right (systemd-timesyncd, chrony, ntpd)", "install and start one of them")
+        Finding::warn(
+            GROUP,
+            "no sign that anything keeps it right (systemd-timesyncd, chrony, ntpd)",
+            "install and start one of them",
+        )
     })
 }
 

@@ -36,7 +36,8 @@ pub(super) async fn gather(client: &Client) -> Facts {
         tokio::join!(ask::get(client, &base), ask::get(client, &openapi), ask::get_as(client, &list, TABLE));
     let definition = match &discovery {
         Ok(reply) if reply.code == 404 => {
-            let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}.{group}", Mapping::plural(&()));
+            let path =
+                format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}.{group}", Mapping::plural(&()));
             Some(ask::get(client, &path).await)
         }
         _ => None,
@@ -227,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_missing_definition_or_one_that_is_not_in_force_is_told() {
-        let none = |definition| one(&Facts { discovery: reply(404, Value::Null), definition: Some(definition), ..good() });
+        let none =
+            |definition| one(&Facts { discovery: reply(404, Value::Null), definition: Some(definition), ..good() });
         for unknown in [reply(404, Value::Null), reply(403, Value::Null)] {
             let f = none(unknown);
             assert!(f.level == Level::Fail && f.what.contains("not installed"), "{f:?}");
