@@ -6,3 +6,5 @@
 
 mod fleet;
 mod harness;
+mod life;
+mod support;
