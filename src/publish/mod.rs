@@ -93,7 +93,7 @@ pub async fn run(
 
 /// What a task of its own came to.
 enum Job {
-    Write { key: ObjectKey, before: Arc<Record>, step: Step, result: Result<Record, WriteError> },
+    Write { key: ObjectKey, before: Arc<Record>, step: Step, result: Result<Box<Record>, WriteError> },
     Clock(Result<SignedDuration, WriteError>),
 }
 
@@ -254,7 +254,7 @@ impl Publisher {
             if result.is_ok() {
                 tell(&recorder, &key, &record, events::events(&record, &step, &writer.instance)).await;
             }
-            Job::Write { key, before: record, step, result }
+            Job::Write { key, before: record, step, result: result.map(Box::new) }
         });
     }
 
@@ -276,7 +276,7 @@ impl Publisher {
         }
     }
 
-    fn take_write(&mut self, key: ObjectKey, before: &Record, step: &Step, result: Result<Record, WriteError>) {
+    fn take_write(&mut self, key: ObjectKey, before: &Record, step: &Step, result: Result<Box<Record>, WriteError>) {
         let now = Instant::now();
         self.queue.ended(&key);
         match result {
@@ -292,7 +292,7 @@ impl Publisher {
                     // The watch tells when it is gone.
                     self.queue.wait(key, now, OUTDATED);
                 } else if self.records.get(&key).is_some_and(|r| r.uid == before.uid) {
-                    self.keep(&key, Arc::new(after));
+                    self.keep(&key, Arc::new(*after));
                     self.queue.mark(key);
                 }
             }
