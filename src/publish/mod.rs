@@ -12,6 +12,8 @@ mod events;
 mod pace;
 mod queue;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::BTreeMap;
