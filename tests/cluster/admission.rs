@@ -1,19 +1,16 @@
-//! What the API server makes of Mappings by itself: the schema and the rules of the CustomResourceDefinition, and what `kubectl get` shows.
+//! What the API server refuses by itself: the schema and the rules of the CustomResourceDefinition.
 
 use std::sync::OnceLock;
 
 use bed::cluster::ControlPlane;
 use bed::eventually;
 use serde_json::{Value, json};
-use smartnat::api::{MappingSpec, crd_yaml};
-use smartnat::plan::validate;
+use smartnat::api::crd_yaml;
 
 const API: &str = "/apis/smartnat.aureacentral.com/v1alpha1/namespaces";
-/// The definition's own bound, so that the API server and the plan count alike.
-const MAX_PORTS: usize = 256;
 
 /// The shared control plane, which knows Mappings.
-fn control() -> &'static ControlPlane {
+pub(crate) fn control() -> &'static ControlPlane {
     static READY: OnceLock<()> = OnceLock::new();
     let control = ControlPlane::shared();
     READY.get_or_init(|| define(control, &crd_yaml()));
@@ -31,7 +28,7 @@ fn define(control: &ControlPlane, crd: &str) {
 }
 
 /// A valid spec with some fields replaced; `null` takes one away.
-fn with(fields: Value) -> Value {
+pub(crate) fn with(fields: Value) -> Value {
     let mut spec = json!({"addresses": ["203.0.113.10"], "serviceName": "web", "ports": [{"port": 80}]});
     for (name, value) in fields.as_object().unwrap() {
         spec[name] = value.clone();
@@ -42,7 +39,7 @@ fn with(fields: Value) -> Value {
     spec
 }
 
-fn mapping(namespace: &str, name: &str, spec: &Value) -> Value {
+pub(crate) fn mapping(namespace: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "smartnat.aureacentral.com/v1alpha1", "kind": "Mapping",
         "metadata": {"name": name, "namespace": namespace}, "spec": spec,
@@ -50,7 +47,7 @@ fn mapping(namespace: &str, name: &str, spec: &Value) -> Value {
 }
 
 /// Asks for a Mapping without storing it: the HTTP status and the answer's message.
-fn create(control: &ControlPlane, namespace: &str, spec: &Value) -> (u16, String) {
+pub(crate) fn create(control: &ControlPlane, namespace: &str, spec: &Value) -> (u16, String) {
     let path = format!("{API}/{namespace}/mappings?dryRun=All");
     let body = mapping(namespace, "tried", spec).to_string();
     let (code, answer) = control.request("POST", &path, "application/json", &body);
@@ -206,154 +203,6 @@ fn the_longest_lists_that_are_allowed_cost_the_api_server_not_too_much() {
     }
 }
 
-/// Where the two judge differently on purpose: the fields, and whether the API server takes them, which the plan does the other way round.
-fn differences() -> Vec<(Value, bool)> {
-    vec![
-        // The plan reads an empty protocol as a missing one; the first SmartNat's definition had no empty one either.
-        (json!({"ports": [{"port": 80, "protocol": ""}]}), false),
-        // Written by hand in the first SmartNat's days, if ever; what is stored stays.
-        (json!({"allowedSources": ["192.0.2.0/08"]}), false),
-        // No Service can have such a name; the plan finds that out when it looks for it.
-        (json!({"serviceName": "a".repeat(64)}), false),
-    ]
-}
-
-/// Whether the API server and the plan take a spec.
-fn judged(spec: &Value) -> ((bool, String), (bool, String)) {
-    let (code, message) = create(control(), "default", spec);
-    assert!(code == 201 || code == 422, "{spec}: {code} {message}");
-    let plan = serde_json::from_value::<MappingSpec>(spec.clone())
-        .map_err(|e| e.to_string())
-        .and_then(|spec| validate(spec, MAX_PORTS).map_err(|refusal| refusal.message));
-    ((code == 201, message), (plan.is_ok(), plan.err().unwrap_or_default()))
-}
-
-#[test]
-fn the_api_server_and_the_plan_judge_alike() {
-    let texts = [
-        "203.0.113.10",
-        "0.0.0.0",
-        "0.0.0.1",
-        "0.255.255.255",
-        "1.2.3",
-        "1.2.3.4.5",
-        "1.2.3.256",
-        "01.2.3.4",
-        "1.2.3.4 ",
-        " 1.2.3.4",
-        "+1.2.3.4",
-        "1.2.3.4/",
-        "/24",
-        "1.2.3.4/0",
-        "1.2.3.4/24",
-        "1.2.3.0/24",
-        "1.2.3.4/32",
-        "1.2.3.4/33",
-        "1.2.3.4/-1",
-        "1.2.3.4/+8",
-        "1.2.3.4/008",
-        "1.2.3.4/24/24",
-        "1.2.3.4/255.255.255.0",
-        "10.0.0.1/8",
-        "0.0.0.0/0",
-        "10.1.1.1",
-        "100.64.0.1",
-        "127.0.0.1",
-        "127.255.255.255",
-        "128.0.0.1",
-        "126.255.255.255",
-        "169.254.0.1",
-        "169.254.169.254",
-        "192.168.1.1",
-        "223.255.255.255",
-        "224.0.0.0",
-        "224.0.0.251",
-        "224.0.1.1",
-        "239.255.255.255",
-        "240.0.0.1",
-        "255.255.255.254",
-        "255.255.255.255",
-        "127.0.0.0/8",
-        "224.0.0.0/4",
-        "::",
-        "::1",
-        "::1/128",
-        "::/0",
-        "2001:db8::1",
-        "2001:db8::/32",
-        "2001:DB8::1",
-        "fe80::1",
-        "fe80::1%eth0",
-        "ff02::1",
-        "::ffff:1.2.3.4",
-        "::ffff:1.2.3.4/120",
-        "0x7f.1.2.3",
-        "16909060",
-        "1.2.3.4:80",
-        "[2001:db8::1]",
-        "example.com",
-        "",
-        "\u{0661}.2.3.4",
-        "1.2.3.4\n",
-    ];
-    let mut specs: Vec<Value> = Vec::new();
-    for text in texts {
-        specs.push(with(json!({"addresses": [text]})));
-        specs.push(with(json!({"addresses": ["203.0.113.10", text]})));
-        specs.push(with(json!({"allowedSources": [text]})));
-    }
-    let ports = [
-        json!({"port": 80}),
-        json!({"port": 80, "protocol": "TCP"}),
-        json!({"port": 80, "protocol": "udp"}),
-        json!({"port": 80, "protocol": "uDp", "servicePort": "dns"}),
-        json!({"port": 80, "protocol": "sctp"}),
-        json!({"port": 81, "servicePort": 80}),
-        json!({"port": 82, "servicePort": "80"}),
-        json!({"port": 83, "servicePort": ""}),
-        json!({"port": 84, "servicePort": null}),
-        json!({"port": 85, "servicePort": 65536}),
-        json!({"port": 0}),
-        json!({"port": -1}),
-        json!({"port": 65535}),
-        json!({"port": 65536}),
-        json!({"port": "80"}),
-        json!({"port": null}),
-        json!({"port": 86, "protocol": null}),
-        json!({"port": 80.5}),
-        json!({"servicePort": 80}),
-        json!({}),
-    ];
-    for first in &ports {
-        specs.push(with(json!({"ports": [first]})));
-        specs.extend(ports.iter().map(|second| with(json!({"ports": [first, second]}))));
-    }
-    for mode in ["service", "direct", "SERVICE", "Direct", "ipvs", "", "direct "] {
-        specs.push(with(json!({"mode": mode})));
-    }
-    for field in ["addresses", "serviceName", "ports", "allowedSources", "mode"] {
-        specs.push(with(json!({field: null})));
-    }
-    specs.push(with(json!({"addresses": []})));
-    specs.push(with(json!({"ports": []})));
-    specs.push(with(json!({"allowedSources": []})));
-    specs.push(with(json!({"serviceName": ""})));
-
-    let apart: Vec<String> = specs
-        .iter()
-        .filter_map(|spec| {
-            let ((api, said), (plan, refusal)) = judged(spec);
-            (api != plan).then(|| format!("{spec}: API server {api} ({said}), plan {plan} ({refusal})"))
-        })
-        .collect();
-    assert!(apart.is_empty(), "of {} specs, judged differently:\n{}", specs.len(), apart.join("\n"));
-
-    for (fields, taken) in differences() {
-        let ((api, _), (plan, _)) = judged(&with(fields.clone()));
-        assert_eq!((api, plan), (taken, !taken), "no longer judged differently: {fields}");
-    }
-}
-
 /// The definition without its rules, as it was before there were any.
 fn crd_without_rules() -> String {
     fn strip(value: &mut Value) {
@@ -422,111 +271,4 @@ fn an_object_from_before_the_rules_still_gets_finalizers_and_status_and_can_be_p
     let (code, said) = control.request("PATCH", &path, "application/json-patch+json", &release);
     assert_eq!(code, 200, "release: {said}");
     assert_eq!(control.try_get("mapping", "default", "old"), None);
-}
-
-/// The lines of a table that kubectl printed, cut where the columns of its header begin.
-fn cells(table: &str) -> Vec<Vec<String>> {
-    let header = table.lines().next().unwrap_or_default();
-    let begin = |i: &usize| *i == 0 || header[..*i].ends_with(' ') && !header[*i..].starts_with(' ');
-    let starts: Vec<usize> = (0..header.len()).filter(begin).collect();
-    let cut = |line: &str| {
-        let ends = starts.iter().skip(1).map(|i| *i.min(&line.len())).chain([line.len()]);
-        starts.iter().zip(ends).map(|(start, end)| line[*start.min(&end)..end].trim_end().to_owned()).collect()
-    };
-    table.lines().map(cut).collect()
-}
-
-fn condition(kind: &str, ok: bool, reason: &str, message: &str) -> Value {
-    json!({
-        "type": kind, "status": if ok { "True" } else { "False" }, "reason": reason, "message": message,
-        "lastTransitionTime": "2026-11-23T22:00:00Z", "observedGeneration": 1,
-    })
-}
-
-/// Columns only: a daemon's own status is another test's matter.
-#[test]
-fn kubectl_get_shows_what_is_served_and_what_is_wrong_and_why() {
-    let control = control();
-    control.create_namespace("columns");
-    let conflict = "203.0.113.10:80/tcp is held by columns/served; choose another address or port";
-    let rows = [
-        (
-            "conflicting",
-            with(json!({"mode": "direct"})),
-            json!([
-                condition("Accepted", false, "Conflict", conflict),
-                condition("Programmed", false, "Conflict", conflict)
-            ]),
-        ),
-        (
-            "served",
-            with(
-                json!({"addresses": ["203.0.113.10", "198.51.100.10"], "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}),
-            ),
-            json!([
-                condition("Accepted", true, "Accepted", ""),
-                condition("Programmed", true, "Programmed", "on border-1")
-            ]),
-        ),
-        (
-            "waiting",
-            with(json!({"addresses": ["203.0.113.11"]})),
-            json!([
-                condition("Accepted", true, "Accepted", ""),
-                condition("Programmed", false, "NoReadyEndpoints", "no pod of web is ready"),
-            ]),
-        ),
-    ];
-    for (name, spec, conditions) in &rows {
-        control.create(&mapping("columns", name, spec));
-        let status = json!({"status": {"serviceVIP": "10.96.0.10", "conditions": conditions}}).to_string();
-        control.kubectl(&[
-            "patch",
-            "mapping",
-            "-n",
-            "columns",
-            name,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ]);
-    }
-    let table = |more: &[&str]| {
-        let mut shown = cells(&control.kubectl(&[&["get", "mappings", "-n", "columns"], more].concat()));
-        let age = shown[0].iter().position(|title| title == "AGE").unwrap();
-        shown[1..].iter_mut().for_each(|row| assert!(row.remove(age).ends_with('s'), "an age of some seconds"));
-        shown[0].remove(age);
-        shown
-    };
-    assert_eq!(
-        table(&[]),
-        [
-            ["NAME", "ADDRESSES", "SERVICE", "MODE", "ACCEPTED", "PROGRAMMED", "REASON", "MESSAGE"],
-            ["conflicting", r#"["203.0.113.10"]"#, "web", "direct", "False", "False", "Conflict", conflict],
-            [
-                "served",
-                r#"["203.0.113.10","198.51.100.10"]"#,
-                "web",
-                "service",
-                "True",
-                "True",
-                "Programmed",
-                "on border-1"
-            ],
-            [
-                "waiting",
-                r#"["203.0.113.11"]"#,
-                "web",
-                "service",
-                "True",
-                "False",
-                "NoReadyEndpoints",
-                "no pod of web is ready"
-            ],
-        ]
-    );
-    let wide = table(&["-o", "wide"]);
-    assert_eq!(wide[0][1..5], ["ADDRESSES", "PORTS", "SERVICE", "CLUSTERIP"]);
-    assert_eq!(wide[2][2..5], [r#"[{"port":80},{"port":53,"protocol":"UDP"}]"#, "web", "10.96.0.10"]);
 }

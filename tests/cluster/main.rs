@@ -5,4 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod agreement;
+mod columns;
 mod harness;
