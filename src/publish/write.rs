@@ -74,7 +74,7 @@ impl Writer {
         let what = step.kind().map_or("write", |(_, what)| what);
         let request = self.send(key, record, step);
         let answer = tokio::time::timeout(PATIENCE, request).await.map_err(|_| WriteError::Slow)?;
-        let object = answer.map_err(|error| judge(key, what, error))?;
+        let object = answer.map_err(|error| judge(key, step, what, error))?;
         Record::of(&object).map(|(_, record)| record).ok_or_else(|| WriteError::Outdated(key.clone()))
     }
 
@@ -114,11 +114,12 @@ impl Writer {
     }
 }
 
-fn judge(key: &ObjectKey, what: &'static str, error: kube::Error) -> WriteError {
+fn judge(key: &ObjectKey, step: &Step, what: &'static str, error: kube::Error) -> WriteError {
     match &error {
         kube::Error::Api(status) => match status.code {
-            // 422: a test of a JSON patch did not hold (RFC 6902, 5).
-            409 | 422 => WriteError::Outdated(key.clone()),
+            409 => WriteError::Outdated(key.clone()),
+            // A test of a JSON patch did not hold (RFC 6902, 5). Other answers of that code are about what was sent.
+            422 if !matches!(step, Step::Apply(_)) => WriteError::Outdated(key.clone()),
             404 => WriteError::Gone(key.clone()),
             403 => WriteError::Forbidden { what, message: status.message.clone() },
             _ => WriteError::Failed { what, source: error },

@@ -6,6 +6,9 @@
 
 mod fleet;
 mod deploy;
+mod admission;
+mod agreement;
+mod columns;
 mod harness;
 mod life;
 mod support;
