@@ -46,6 +46,8 @@ const SOURCE: &str = "status";
 const CONCURRENCY: usize = 8;
 /// What was changed meanwhile is looked at again when the watch tells, or after this.
 const OUTDATED: Duration = Duration::from_millis(500);
+/// What the API server rejects is tried again after this.
+const REJECTED: Duration = Duration::from_secs(60);
 /// A measured difference of clocks is good for this long.
 const OFFSET_VALID: Duration = Duration::from_secs(60);
 
@@ -301,6 +303,11 @@ impl Publisher {
                 if self.records.get(&key).is_some_and(|r| r.uid == before.uid) {
                     self.records.remove(&key);
                 }
+            }
+            Err(error @ WriteError::Rejected { .. }) => {
+                tracing::warn!(error = error_chain(&error), "tried again with its next change, or in a minute");
+                self.reports.send_modify(|r| r.counters.api_failures += 1);
+                self.queue.wait(key, now, REJECTED);
             }
             Err(error) => {
                 self.ill(&error);

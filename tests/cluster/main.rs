@@ -4,11 +4,11 @@
 
 #![forbid(unsafe_code)]
 
-mod fleet;
-mod deploy;
 mod admission;
 mod agreement;
 mod columns;
+mod deploy;
+mod fleet;
 mod harness;
 mod life;
 mod support;
