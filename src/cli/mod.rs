@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod http;
 mod plan;
 mod print;
 mod status;
@@ -144,9 +145,10 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
             block_on(status::run(settings, args))?
         }
         Command::Cleanup(args) => {
+            let mark_bits = settings.mark_bits.clone();
             let settings = settings.validate_local()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            block_on(cleanup::run(settings, args))?
+            block_on(cleanup::run(settings, mark_bits, args))?
         }
         Command::Crd => {
             say(&crate::api::crd_yaml())?;

@@ -8,6 +8,8 @@ pub mod credential;
 mod explain;
 mod fleet;
 mod keep;
+pub mod lease;
+pub mod machine;
 mod record;
 mod request;
 mod session;

@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::snapshot::Snapshot;
 use crate::apply::{Applied, Applier, ApplyError, LockError, Scope, Tools, WriterLock};
-use crate::cluster::{self, ConnectError, Fleet, Standing};
+use crate::cluster::lease::{self, LeaseSettings};
+use crate::cluster::{self, ConnectError};
 use crate::error_chain;
 use crate::model::World;
 use crate::plan::{self, slots};
@@ -26,6 +27,8 @@ pub enum DaemonError {
     Running(LockError),
     #[error("the host's interfaces, addresses and routes could not be read by netlink")]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Connect(#[from] crate::cluster::ConnectError),
     #[error("signals could not be listened for")]
     Signals(#[source] io::Error),
     #[error("the border could not be closed")]
@@ -75,14 +78,13 @@ fn spawn_objects(settings: &Settings, events: mpsc::Sender<SourceEvent>, reports
     }
     let instance = settings.border.instance_name.clone();
     let sessions = cluster::keep_session(settings.objects.clone(), reports.clone());
-    let (fleet_sender, fleet) = watch::channel(Fleet { standing: Standing::Held, ..Fleet::default() });
+    let lease =
+        LeaseSettings { namespace: settings.namespace.clone(), instance: instance.clone(), duration: settings.lease };
+    let fleet = lease::run(sessions.clone(), lease, reports.clone());
     let (records, answers) = mpsc::channel(64);
     let publishing = publish::Settings { instance: instance.clone(), max_wait: settings.max_finalize_wait };
     tokio::spawn(publish::run(publishing, answers, sessions.clone(), fleet.clone(), reports.clone()));
-    tokio::spawn(async move {
-        kubernetes::run(sessions, fleet, instance, events, records).await;
-        drop(fleet_sender);
-    });
+    tokio::spawn(kubernetes::run(sessions, fleet, instance, events, records));
 }
 
 /// Refuses to be the second writer. A state directory that cannot be used is no reason to leave the border open: the pass that needs it
