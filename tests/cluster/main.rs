@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod fleet;
+mod deploy;
 mod harness;
 mod life;
 mod support;
