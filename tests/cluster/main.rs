@@ -4,8 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-mod fleet;
+mod credentials;
 mod deploy;
+mod fleet;
 mod harness;
 mod life;
+mod source;
 mod support;
