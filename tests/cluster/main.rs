@@ -7,8 +7,10 @@
 mod admission;
 mod agreement;
 mod columns;
+mod credentials;
 mod deploy;
 mod fleet;
 mod harness;
 mod life;
+mod source;
 mod support;

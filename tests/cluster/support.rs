@@ -1,6 +1,7 @@
 //! A bed with a cluster behind it, and what tests ask of both.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
 use bed::cluster::ControlPlane;
@@ -43,6 +44,11 @@ impl Lab {
     /// Instance `border`, under its own ServiceAccount, not yet started.
     pub fn daemon(&self) -> Daemon<'_> {
         Daemon::with_kubeconfig(&self.bed, PROGRAM, &self.control.kubeconfig_for("smartnat-manager"))
+    }
+
+    /// Instance `border` with another kubeconfig, not yet started.
+    pub fn daemon_with(&self, kubeconfig: &Path) -> Daemon<'_> {
+        Daemon::with_kubeconfig(&self.bed, PROGRAM, kubeconfig)
     }
 
     /// Instance `border2` on the second box, another machine, not yet started.
