@@ -3,6 +3,7 @@
 //! [`crate::sources::kubernetes`] reads objects from it; [`crate::publish`] answers in it.
 
 mod fleet;
+pub mod forget;
 pub mod lease;
 pub mod machine;
 mod record;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use self::claim::{Claim, Step};
 use self::observer::{Look, Observer};
 use self::trouble::Trouble;
+pub use self::observer::duration_of;
 use super::{Fleet, Session, Sessions, Standing, machine};
 use crate::report::Report;
 use crate::sources::{SourceName, SourceState};
