@@ -10,11 +10,17 @@ const HEADER: &str = "\
 
 /// The CustomResourceDefinition (apiextensions.k8s.io/v1) as YAML, the same text every time.
 pub fn crd_yaml() -> String {
-    // Both steps fail only for values without a JSON or YAML form (keys of maps that are no strings); this type has none.
+    // Fails only for values without a YAML form (keys of maps that are no strings); this type has none.
+    let body = serde_saphyr::to_string(&crd()).expect("a CustomResourceDefinition can be written as YAML");
+    format!("{HEADER}{body}")
+}
+
+/// The CustomResourceDefinition (apiextensions.k8s.io/v1).
+pub fn crd() -> Value {
+    // As above, for JSON.
     let mut crd = serde_json::to_value(Mapping::crd()).expect("a CustomResourceDefinition can be written as JSON");
     whole_numbers(&mut crd);
-    let body = serde_saphyr::to_string(&crd).expect("a CustomResourceDefinition can be written as YAML");
-    format!("{HEADER}{body}")
+    crd
 }
 
 /// Bounds are floating-point in the Kubernetes types; the API server prints 65535 for 65535.0, and so does this.

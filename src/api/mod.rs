@@ -2,11 +2,12 @@
 
 mod crd;
 mod mapping;
+mod rules;
 mod schema;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub use crd::crd_yaml;
+pub use crd::{crd, crd_yaml};
 pub use mapping::{Mapping, MappingMode, MappingPort, MappingSpec, ServicePortRef};
 pub use status::{MappingInstance, MappingPodIps, MappingStatus};

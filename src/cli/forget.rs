@@ -22,12 +22,7 @@ pub(super) async fn run(settings: ClusterSettings, args: ForgetArgs) -> Result<A
         return Err(CliError::Usage(format!("{name:?} names no instance: their names are DNS names in lower case")));
     }
     let session = session(&settings.objects).await?;
-    let forget = Forget {
-        client: session.client,
-        namespace: settings.namespace,
-        name,
-        duration: settings.lease,
-    };
+    let forget = Forget { client: session.client, namespace: settings.namespace, name, duration: settings.lease };
     let nothing = |e| CliError::failed(format!("nothing was changed at {}", session.server), e);
     let known = forget.look().await.map_err(nothing)?;
     if let (Some(lease), false) = (known.lease(), force) {
@@ -79,7 +74,9 @@ fn text(name: &str, namespace: &str, done: &Forgotten, others: &[String]) -> Str
     } else if !done.mappings.iter().any(|m| m.cleared) {
         out += &format!("Nothing is there of an instance {name}.\n");
         out += &match others {
-            [] => format!("No other is there either: no Lease in namespace {namespace}, no entry in a Mapping's status.\n"),
+            [] => format!(
+                "No other is there either: no Lease in namespace {namespace}, no entry in a Mapping's status.\n"
+            ),
             names => format!("There are: {}.\n", names.join(", ")),
         };
         if done.mappings.is_empty() {
@@ -137,7 +134,10 @@ mod tests {
             let others: Vec<String> = others.iter().map(|s| (*s).to_owned()).collect();
             super::text("bordr", "ns", &none, &others)
         };
-        assert_eq!(text(&["border-1", "border-2"]), "Nothing is there of an instance bordr.\nThere are: border-1, border-2.\n");
+        assert_eq!(
+            text(&["border-1", "border-2"]),
+            "Nothing is there of an instance bordr.\nThere are: border-1, border-2.\n"
+        );
         assert!(text(&[]).contains("no Lease in namespace ns"));
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod cleanup;
 mod forget;
+mod http;
 mod plan;
 mod print;
 mod status;
@@ -148,9 +149,10 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
             block_on(status::run(settings, args))?
         }
         Command::Cleanup(args) => {
+            let mark_bits = settings.mark_bits.clone();
             let settings = settings.validate_local()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            block_on(cleanup::run(settings, args))?
+            block_on(cleanup::run(settings, mark_bits, args))?
         }
         Command::Forget(args) => {
             let settings = settings.validate_cluster()?;
@@ -170,7 +172,10 @@ fn quiet(debug: bool) {
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    // A credential plugin that hangs must not keep the program from ending.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::table::table;
-use super::{Answer, CliError, say};
+use super::{Answer, CliError, http, say};
 use crate::settings::{LocalSettings, MonitorAddress};
 
 /// The daemon answers from memory: more than this is no answer.
@@ -37,20 +35,9 @@ pub(super) async fn daemon_answers(monitor: MonitorAddress) -> bool {
     serde_json::from_str::<Value>(&body).is_ok_and(|d| d["borderClosed"].is_boolean())
 }
 
-/// Body of `/status`. HTTP/1.0, so that the answer ends with the connection and is not cut into chunks.
+/// Body of `/status`.
 async fn fetch(address: SocketAddr) -> Result<String, CliError> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(answer) => answer,
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-    };
-    let answer = answer.map_err(|e| {
+    let answer = http::get(address, "/status", PATIENCE).await.map_err(|e| {
         CliError::failed(
             format!(
                 "no daemon answers at http://{address}/status; start it (systemctl start smartnat), or name the address it \
@@ -59,14 +46,14 @@ async fn fetch(address: SocketAddr) -> Result<String, CliError> {
             e,
         )
     })?;
-    let first = answer.lines().next().unwrap_or_default();
-    match answer.split_once("\r\n\r\n") {
-        Some((_, body)) if first.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
-        _ => Err(CliError::Plain(format!(
-            "http://{address}/status answers {first:?}; another program seems to listen there: name SmartNat's address by \
-             SNCTRLR_MONITOR_IP and SNCTRLR_MONITOR_PORT"
-        ))),
+    if answer.is_ok() {
+        return Ok(answer.body);
     }
+    Err(CliError::Plain(format!(
+        "http://{address}/status answers {:?}; another program seems to listen there: name SmartNat's address by \
+         SNCTRLR_MONITOR_IP and SNCTRLR_MONITOR_PORT",
+        answer.status
+    )))
 }
 
 fn text(d: &Value) -> String {
@@ -94,6 +81,15 @@ fn text(d: &Value) -> String {
             f["attempts"],
             string(&f["command"]),
             string(&f["message"]).trim_end()
+        );
+    }
+    if let Some(c) = d["credential"].as_object() {
+        let expires = if c["expires"].is_null() { "not told".to_owned() } else { string(&c["expires"]) };
+        let _ = writeln!(
+            out,
+            "credential for the API server: {}, {} {expires}",
+            string(&c["kind"]),
+            yes(&c["expired"], "EXPIRED", "expires")
         );
     }
     let sources = rows(&d["sources"], |s| {
@@ -163,6 +159,7 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;

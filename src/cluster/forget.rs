@@ -33,7 +33,9 @@ pub enum ForgetError {
          first, or see that its machine is off; --force forgets it all the same"
     )]
     Alive { namespace: String, name: String, renewed: String },
-    #[error("the API server does not let this user {what}: {message}; name an administrator's kubeconfig by --kubeconfig")]
+    #[error(
+        "the API server does not let this user {what}: {message}; name an administrator's kubeconfig by --kubeconfig"
+    )]
     Forbidden { what: String, message: String },
     #[error("could not {what}: no answer within {} s", PATIENCE.as_secs())]
     Slow { what: String },
@@ -202,7 +204,9 @@ impl Forget {
                     object = after;
                 }
                 // 422: a test of a JSON patch did not hold (RFC 6902, 5).
-                Err(ForgetError::Request { source: kube::Error::Api(status), .. }) if matches!(status.code, 409 | 422) => {
+                Err(ForgetError::Request { source: kube::Error::Api(status), .. })
+                    if matches!(status.code, 409 | 422) =>
+                {
                     tracing::debug!(mapping = %key, message = status.message, "changed meanwhile");
                     tokio::time::sleep(PAUSE).await;
                     match within(&format!("read Mapping {key}"), api.get_opt(&key.name)).await? {
@@ -241,7 +245,13 @@ impl Forget {
         }
     }
 
-    async fn send(&self, api: &Api<DynamicObject>, key: &ObjectKey, record: &Record, next: &Next) -> kube::Result<DynamicObject> {
+    async fn send(
+        &self,
+        api: &Api<DynamicObject>,
+        key: &ObjectKey,
+        record: &Record,
+        next: &Next,
+    ) -> kube::Result<DynamicObject> {
         let patch = PatchParams { field_manager: Some(lease::PROGRAM.to_owned()), ..PatchParams::default() };
         match next {
             // What this manager alone applied goes, what others apply too stays; no other request knows the difference.

@@ -2,18 +2,28 @@
 //!
 //! [`crate::sources::kubernetes`] reads objects from it; [`crate::publish`] answers in it.
 
+pub mod clock;
+mod config;
+pub mod credential;
+mod explain;
 mod fleet;
 pub mod forget;
+mod keep;
 pub mod lease;
 pub mod machine;
 mod record;
+mod request;
 mod session;
+mod token;
 
 use sha2::{Digest, Sha256};
 
+pub use explain::{explain, explain_request, explain_status};
 pub use fleet::{Fleet, Standing};
+pub use keep::run as keep_session;
 pub use record::{Record, RecordEvent, owns_status_as_foreigner};
-pub use session::{ConnectError, Session, Sessions, connect};
+pub use request::{RequestError, within};
+pub use session::{ConnectError, Session, Sessions, WATCH_SECONDS, connect};
 
 /// Field managers of instances begin so.
 const FIELD_MANAGER_PREFIX: &str = "smartnat.aureacentral.com/";

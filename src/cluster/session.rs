@@ -1,13 +1,28 @@
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
+use kube::Client;
+use kube::client::ClientBuilder;
+use kube::config::{InClusterError, KubeconfigError};
 use tokio::sync::watch;
+use tower::timeout::TimeoutLayer;
+use tower::util::MapRequestLayer;
 
+use super::config::{self, Setup};
+use super::token::TokenFile;
 use crate::settings::ObjectSource;
 
-/// A server that is not there must not keep its return waiting.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the connection and its TLS handshake. A server that is not there must not keep its return waiting, one that is slow must be heard.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Until an answer begins.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two reads of one connection. A watch may be silent until its own end, after [`WATCH_SECONDS`].
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// A plugin that is asked for a credential.
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Watches end by themselves after so long.
+pub const WATCH_SECONDS: u32 = 60;
 
 /// A way to the API server with credentials as they were when it was made.
 #[derive(Clone)]
@@ -15,6 +30,42 @@ pub struct Session {
     pub client: Client,
     /// URL of the server, for people.
     pub server: String,
+    refused: Refusals,
+}
+
+impl Session {
+    /// To be told of every answer 401. A client keeps a credential until it expires; when it is refused for long, a new one is got.
+    pub fn credential_refused(&self) {
+        self.refused.note();
+    }
+
+    /// To be told when an answer shows that the credential is good.
+    pub fn credential_accepted(&self) {
+        self.refused.forget();
+    }
+
+    /// How long the credential has been refused by now.
+    pub(super) fn refused_for(&self) -> Duration {
+        self.refused.lasting()
+    }
+}
+
+/// Since when a credential is refused.
+#[derive(Clone, Default)]
+struct Refusals(Arc<Mutex<Option<Instant>>>);
+
+impl Refusals {
+    fn note(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn lasting(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// The session in force; `None` while there is none (no usable kubeconfig yet). A new one takes its place when credentials change.
@@ -35,32 +86,47 @@ pub enum ConnectError {
         "this pod's ServiceAccount cannot be used; set automountServiceAccountToken, or name a kubeconfig by --kubeconfig or KUBECONFIG"
     )]
     InCluster(#[from] InClusterError),
+    #[error("the token file {} cannot be used; put a token there that the cluster accepts", .file.display())]
+    TokenFile { file: PathBuf, source: std::io::Error },
     #[error("no client can be made for the API server {server}")]
     Client { server: String, source: kube::Error },
+    #[error("the credential plugin for the API server {server} did not answer within {} s; run it by hand", PLUGIN_TIMEOUT.as_secs())]
+    Plugin { server: String },
 }
 
 /// Reads the configuration and makes a client. Sends nothing.
 pub async fn connect(source: &ObjectSource) -> Result<Session, ConnectError> {
-    let mut config = config(source).await?;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    let server = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|source| ConnectError::Client { server: server.clone(), source })?;
-    Ok(Session { client, server })
+    Ok(open(config::read(source).await?).await?.0)
 }
 
-async fn config(source: &ObjectSource) -> Result<Config, ConnectError> {
-    let files = match source {
-        ObjectSource::Kubeconfig(files) => files,
-        ObjectSource::InCluster => return Ok(Config::incluster()?),
-        ObjectSource::None | ObjectSource::Manifests(_) => return Err(ConnectError::NoSource),
+pub(super) async fn open(setup: Setup) -> Result<(Session, Option<TokenFile>), ConnectError> {
+    let Setup { mut config, token_file, .. } = setup;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    // Every task has its own pace; fifteen tries that double would keep one silent for minutes.
+    config.default_retry = false;
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let token = match token_file {
+        None => None,
+        Some(file) => {
+            let failed = |source| ConnectError::TokenFile { file: file.clone(), source };
+            Some(TokenFile::open(file.clone()).map_err(failed)?)
+        }
     };
-    let failed = |source| {
-        let names: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-        ConnectError::Kubeconfig { files: names.join(", "), source }
+    // May run a credential plugin, and waits for it.
+    let building = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config));
+    let builder = match tokio::time::timeout(PLUGIN_TIMEOUT, building).await {
+        Err(_) => return Err(ConnectError::Plugin { server }),
+        Ok(Err(e)) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        // The runtime is shutting down.
+        Ok(Err(_)) => return Err(ConnectError::Plugin { server }),
+        Ok(Ok(Err(source))) => return Err(ConnectError::Client { server, source }),
+        Ok(Ok(Ok(builder))) => builder.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)),
     };
-    let mut merged = Kubeconfig::default();
-    for file in files {
-        merged = Kubeconfig::read_from(file).and_then(|next| merged.merge(next)).map_err(failed)?;
-    }
-    Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await.map_err(failed)
+    let client = match token.clone() {
+        None => builder.build(),
+        Some(token) => builder.with_layer(&MapRequestLayer::new(move |request| token.sign(request))).build(),
+    };
+    Ok((Session { client, server, refused: Refusals::default() }, token))
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
 use crate::cluster::{Fleet, Record};
-use crate::plan::{MappingOutcome, RefusalReason};
+use crate::plan::MappingOutcome;
 
 /// Pods named in one status altogether. 10,000 addresses of pods take some 200 KB; etcd takes objects of 1.5 MB.
 const MAX_PODS: usize = 10_000;
@@ -29,7 +29,7 @@ pub fn own_entry(outcome: &MappingOutcome, instance: &str) -> Option<MappingInst
     };
     match &outcome.refused {
         // The limit is a setting of each instance.
-        Some(r) if r.reason == RefusalReason::TooManyPorts => Some(entry(format!("{:?}", r.reason), &r.message)),
+        Some(r) if r.reason.is_of_this_box() => Some(entry(format!("{:?}", r.reason), &r.message)),
         Some(_) => None,
         None if outcome.configured.is_empty() => None,
         None => Some(entry(format!("{:?}", outcome.programmed.reason), &outcome.programmed.message)),
@@ -115,7 +115,7 @@ pub fn shared(outcome: &MappingOutcome, addresses: &[String], instances: &[Mappi
 
 fn accepted(outcome: &MappingOutcome, instances: &[MappingInstance]) -> Verdict {
     const TOO_MANY: &str = "TooManyPorts";
-    if let Some(refusal) = outcome.refused.as_ref().filter(|r| r.reason != RefusalReason::TooManyPorts) {
+    if let Some(refusal) = outcome.refused.as_ref().filter(|r| !r.reason.is_of_this_box()) {
         return Verdict::new(false, format!("{:?}", refusal.reason), &refusal.message);
     }
     match instances.first() {
@@ -250,10 +250,9 @@ fn others(
     let mut marks = Vec::new();
     for entry in record.status.instances.iter().filter(|i| i.name != instance) {
         let mut entry = entry.clone();
-        // Without a Lease of our own nothing is known about those of others.
-        let silent = fleet.standing == crate::cluster::Standing::Held && !fleet.alive.contains(&entry.name);
-        if silent {
-            let last = fleet.silent.get(&entry.name).copied().flatten().unwrap_or(now);
+        // One that has no Lease at all may live and lack the right to hold one.
+        if let Some(last) = fleet.silent.get(&entry.name) {
+            let last = last.unwrap_or(now);
             let since = entry.silent_since.clone().unwrap_or(Time(last));
             marks.push(MappingInstance {
                 name: entry.name.clone(),

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::decide::Step;
 use crate::api::{Mapping, MappingStatus};
+use crate::cluster::clock::{self, ClockError};
+use crate::cluster::explain;
 use crate::cluster::{FINALIZER, Record, Session, field_manager, owns_status_as_foreigner};
+use crate::error_chain;
 use crate::model::ObjectKey;
 
 /// A request that takes longer has failed.
@@ -28,8 +31,20 @@ pub enum WriteError {
         "the API server refuses to let this instance {what}: {message}; apply deploy/rbac.yaml (kubectl apply -k deploy/)"
     )]
     Forbidden { what: &'static str, message: String },
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     #[error("this instance could not {what}")]
     Failed { what: &'static str, source: kube::Error },
+}
+
+impl WriteError {
+    /// In words for people.
+    pub fn explain(&self, server: &str) -> String {
+        match self {
+            WriteError::Failed { source, .. } => format!("{self}: {}", explain(source, server)),
+            _ => error_chain(self),
+        }
+    }
 }
 
 impl Step {
@@ -222,8 +237,7 @@ fn apply_body(key: &ObjectKey, record: &Record, status: &MappingStatus, instance
     })
 }
 
-/// The API server's clock less this box's, from the Date header of an answer.
-pub async fn clock_offset(session: &Session) -> Result<jiff::SignedDuration, WriteError> {
-    let _ = (session, Timestamp::now());
-    Ok(jiff::SignedDuration::ZERO)
+/// The API server's clock less this box's.
+pub async fn clock_offset(session: &Session) -> Result<SignedDuration, WriteError> {
+    Ok(clock::compare(&session.client).await?.skew())
 }

@@ -5,4 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod fleet;
+mod forget;
 mod harness;
+mod life;
+mod support;

@@ -1,6 +1,8 @@
 //! `check`: looks for what would keep SmartNat from working on this box. Every group is a pure function from gathered facts to findings.
 
+mod api;
 mod features;
+mod first_smartnat;
 mod gather;
 mod interfaces;
 mod marks;
@@ -57,6 +59,8 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
     findings.extend(features::evaluate(&features::gather(&gather).await));
     findings.extend(variant::evaluate(&variant::gather(&gather).await));
     findings.extend(marks::evaluate(settings.border.marks, &marks::gather(&gather).await));
+    findings.extend(first_smartnat::findings(settings.tool_timeout).await);
+    findings.extend(api::findings(&settings, &gather).await);
     match world::world(&settings, &HostArgs::default()).await {
         Ok(world) => {
             let plan = plan::plan(&settings.border, &world);
@@ -84,9 +88,9 @@ fn print(findings: &[Finding]) -> String {
             Level::Warn => "WARN",
             Level::Fail => "FAIL",
         };
-        out += &format!("{level}  {:<10}  {}\n", f.group, f.what);
+        out += &format!("{level}  {:<11}  {}\n", f.group, f.what);
         if !f.remedy.is_empty() {
-            out += &format!("{:18}-> {}\n", "", f.remedy);
+            out += &format!("{:19}-> {}\n", "", f.remedy);
         }
     }
     let count = |level| findings.iter().filter(|f| f.level == level).count();
@@ -102,8 +106,8 @@ mod tests {
         let text = print(&[Finding::ok("tools", "ipset 7"), Finding::fail("routes", "no way", "add one")]);
         assert_eq!(
             text,
-            "OK    tools       ipset 7\n\
-             FAIL  routes      no way\n                  -> add one\n\
+            "OK    tools        ipset 7\n\
+             FAIL  routes       no way\n                   -> add one\n\
              \nok: 1, warnings: 0, failures: 1\n"
         );
     }

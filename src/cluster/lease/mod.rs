@@ -16,9 +16,9 @@ use kube::api::{ListParams, PostParams};
 use tokio::sync::watch;
 
 use self::claim::{Claim, Step};
+pub use self::observer::duration_of;
 use self::observer::{Look, Observer};
 use self::trouble::Trouble;
-pub use self::observer::duration_of;
 use super::{Fleet, Session, Sessions, Standing, machine};
 use crate::report::Report;
 use crate::sources::{SourceName, SourceState};

@@ -88,7 +88,9 @@ impl Observer {
         let seen = match known {
             None => Seen { spec: spec.clone(), since: look.ended, life: Life::Unjudged },
             Some(known) if known.spec != *spec => Seen { spec: spec.clone(), since: look.ended, life: Life::Alive },
-            Some(known) if look.begun.saturating_duration_since(known.since) >= duration_of(Some(spec), self.duration) => {
+            Some(known)
+                if look.begun.saturating_duration_since(known.since) >= duration_of(Some(spec), self.duration) =>
+            {
                 Seen { life: Life::Silent, ..known }
             }
             Some(known) => known,
