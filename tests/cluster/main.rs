@@ -10,6 +10,7 @@ mod columns;
 mod credentials;
 mod deploy;
 mod fleet;
+mod forget;
 mod harness;
 mod life;
 mod source;
