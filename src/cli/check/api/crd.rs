@@ -36,7 +36,8 @@ pub(super) async fn gather(client: &Client) -> Facts {
         tokio::join!(ask::get(client, &base), ask::get(client, &openapi), ask::get_as(client, &list, TABLE));
     let definition = match &discovery {
         Ok(reply) if reply.code == 404 => {
-            let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}.{group}", Mapping::plural(&()));
+            let path =
+                format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}.{group}", Mapping::plural(&()));
             Some(ask::get(client, &path).await)
         }
         _ => None,
@@ -180,15 +181,12 @@ fn names(columns: &[(String, String, i64)]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use jiff::Timestamp;
-
     use super::super::ask::Reply;
     use super::*;
     use crate::cli::check::Level;
 
     fn reply(code: u16, body: Value) -> Asked {
-        let now = Timestamp::UNIX_EPOCH;
-        Ok(Reply { code, body, date: None, sent: now, received: now, took: Duration::ZERO })
+        Ok(Reply { code, body, took: Duration::ZERO })
     }
 
     fn discovery(resources: &[&str], hash: &str) -> Asked {
@@ -227,7 +225,8 @@ mod tests {
 
     #[test]
     fn a_missing_definition_or_one_that_is_not_in_force_is_told() {
-        let none = |definition| one(&Facts { discovery: reply(404, Value::Null), definition: Some(definition), ..good() });
+        let none =
+            |definition| one(&Facts { discovery: reply(404, Value::Null), definition: Some(definition), ..good() });
         for unknown in [reply(404, Value::Null), reply(403, Value::Null)] {
             let f = none(unknown);
             assert!(f.level == Level::Fail && f.what.contains("not installed"), "{f:?}");

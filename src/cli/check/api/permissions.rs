@@ -9,7 +9,8 @@ use crate::cli::check::{Finding, Level};
 
 const GROUP: &str = "permissions";
 const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-const REMEDY: &str = "kubectl apply -k deploy/ (deploy/rbac.yaml), and use the kubeconfig of the daemon's ServiceAccount";
+const REMEDY: &str =
+    "kubectl apply -k deploy/ (deploy/rbac.yaml), and use the kubeconfig of the daemon's ServiceAccount";
 
 struct Need {
     group: &'static str,
@@ -45,7 +46,12 @@ const NEEDED: [Need; 6] = [
         (Level::Fail, "no Mapping gets an answer, so none is programmed"),
     ),
     need("", "services", &["get", "list", "watch"], (Level::Fail, "no Mapping is served without it")),
-    need("discovery.k8s.io", "endpointslices", &["get", "list", "watch"], (Level::Fail, "no Mapping is served without it")),
+    need(
+        "discovery.k8s.io",
+        "endpointslices",
+        &["get", "list", "watch"],
+        (Level::Fail, "no Mapping is served without it"),
+    ),
     need("events.k8s.io", "events", &["create", "patch"], (Level::Warn, "no Events tell what happens to Mappings")),
     Need {
         own_namespace: true,
@@ -111,8 +117,11 @@ pub(super) fn evaluate(facts: &Facts) -> Vec<Finding> {
             continue;
         }
         let group = if need.group.is_empty() { String::new() } else { format!(".{}", need.group) };
-        let place =
-            if need.own_namespace { format!("in namespace {}", facts.namespace) } else { "in all namespaces".to_owned() };
+        let place = if need.own_namespace {
+            format!("in namespace {}", facts.namespace)
+        } else {
+            "in all namespaces".to_owned()
+        };
         let (level, loss) = need.loss;
         findings.push(Finding {
             level,
@@ -150,14 +159,11 @@ fn allowed(asked: &Asked) -> Option<bool> {
 mod tests {
     use std::time::Duration;
 
-    use jiff::Timestamp;
-
     use super::super::ask::Reply;
     use super::*;
 
     fn reply(code: u16, body: Value) -> Asked {
-        let now = Timestamp::UNIX_EPOCH;
-        Ok(Reply { code, body, date: None, sent: now, received: now, took: Duration::ZERO })
+        Ok(Reply { code, body, took: Duration::ZERO })
     }
 
     fn answer(allowed: bool) -> Asked {
@@ -182,7 +188,8 @@ mod tests {
     #[test]
     fn missing_verbs_are_named_once_for_each_resource() {
         assert_eq!(lines(&without(&[])), [(Level::Ok, "everything that the daemon does is allowed".to_owned())]);
-        let found = lines(&without(&[("list", "services"), ("watch", "services"), ("patch", "events"), ("update", "leases")]));
+        let found =
+            lines(&without(&[("list", "services"), ("watch", "services"), ("patch", "events"), ("update", "leases")]));
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [Level::Fail, Level::Warn, Level::Fail]);
         assert!(found[0].1.contains("list, watch services in all namespaces"), "{found:?}");
         assert!(found[1].1.contains("patch events.events.k8s.io"), "{found:?}");

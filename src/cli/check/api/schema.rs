@@ -119,9 +119,7 @@ mod tests {
 
     #[test]
     fn differences_are_named_by_their_field() {
-        let of = |port: Value| {
-            json!({"properties": {"spec": {"properties": {"ports": {"items": {"properties": {"port": port}}}}}}})
-        };
+        let of = |port: Value| json!({"properties": {"spec": {"properties": {"ports": {"items": {"properties": {"port": port}}}}}}});
         let ours = of(json!({"type": "integer", "maximum": 65535, "x-kubernetes-validations": [{"rule": "self > 0"}]}));
         let served = of(json!({"type": "integer", "maximum": 1024, "pattern": "x"}));
         assert_eq!(
