@@ -25,13 +25,16 @@ pub mod settings;
 pub mod sources;
 pub mod trace;
 
-/// An error with all its causes, in one line.
+/// An error with all its causes, in one line. What an error says of its cause is not said again.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let more = cause.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
         source = cause.source();
     }
     text

@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::MappingStatus;
-use super::schema;
+use super::{rules, schema};
 
 /// What a Mapping asks for. Nothing here is checked beyond its type: [`crate::plan::validate()`] does that and says what is wrong, because
 /// an object that cannot be read would stop all others with it.
@@ -80,7 +80,7 @@ impl MappingMode {
 /// One port that clients connect to, and the Service port behind it.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(transform = schema::drop_empty_defaults)]
+#[schemars(extend("x-kubernetes-validations" = rules::port()), transform = schema::drop_empty_defaults)]
 pub struct MappingPort {
     /// Port that clients connect to, 1 to 65535.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 mod crd;
 mod mapping;
+mod rules;
 mod schema;
 mod status;
 #[cfg(test)]

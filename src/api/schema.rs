@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::mapping::MappingPort;
+use super::rules;
 use super::status::{MappingInstance, MappingPodIps};
 
 /// Longest text of an IPv6 address (INET6_ADDRSTRLEN without the terminator).
@@ -46,7 +47,7 @@ pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "minItems": 1,
         "maxItems": MAX_ADDRESSES,
-        "items": {"type": "string", "maxLength": ADDRESS_LENGTH},
+        "items": {"type": "string", "maxLength": ADDRESS_LENGTH, rules::KEY: rules::address()},
     })
 }
 
@@ -54,7 +55,7 @@ pub(super) fn allowed_sources(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "maxItems": MAX_SOURCES,
-        "items": {"type": "string", "maxLength": NETWORK_LENGTH},
+        "items": {"type": "string", "maxLength": NETWORK_LENGTH, rules::KEY: rules::source()},
     })
 }
 
@@ -77,6 +78,7 @@ pub(super) fn ports(generator: &mut SchemaGenerator) -> Schema {
         "minItems": 1,
         "maxItems": MAX_PORTS,
         "items": generator.subschema_for::<MappingPort>(),
+        rules::KEY: rules::ports(),
     })
 }
 

@@ -8,6 +8,7 @@ pub mod applied;
 pub mod cleanup;
 pub mod conntrack;
 pub mod diff;
+pub mod first_smartnat;
 pub mod held;
 pub mod ipset;
 pub mod iptables;

@@ -1,7 +1,10 @@
+mod first_smartnat;
+
 use clap::Args;
 
 use super::{Answer, CliError, say, status, world};
 use crate::apply::{self, CleanupError, CleanupReport, LockError, Tools, WriterLock};
+use crate::model::MarkLayout;
 use crate::settings::LocalSettings;
 
 #[derive(Debug, Args)]
@@ -9,9 +12,26 @@ pub(super) struct CleanupArgs {
     /// Also where the cluster would then be open to the external interfaces
     #[arg(long)]
     force: bool,
+    /// Remove what the first SmartNat (2019, versions 1 and 2) left in the kernel, and nothing of this one; also while the daemon runs
+    #[arg(long, conflicts_with = "force")]
+    first_smartnat: bool,
+    /// Only say what would be removed
+    #[arg(long, requires = "first_smartnat")]
+    dry_run: bool,
 }
 
-pub(super) async fn run(settings: LocalSettings, args: CleanupArgs) -> Result<Answer, CliError> {
+/// `mark_bits` as given: only the flows of the first SmartNat ask for it.
+pub(super) async fn run(
+    settings: LocalSettings,
+    mark_bits: Option<String>,
+    args: CleanupArgs,
+) -> Result<Answer, CliError> {
+    if args.first_smartnat {
+        let given = mark_bits.filter(|text| !text.trim().is_empty());
+        let marks = given.map_or(Ok(MarkLayout::default()), |text| text.trim().parse());
+        let marks = marks.map_err(|e| CliError::Usage(format!("SNCTRLR_MARK_BITS (--mark-bits): {e}")))?;
+        return first_smartnat::run(&settings, marks, args.dry_run).await;
+    }
     let _lock = match WriterLock::take(&settings.state_dir) {
         Ok(lock) => lock,
         Err(held @ LockError::Held { .. }) => {

@@ -145,9 +145,10 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
             block_on(status::run(settings, args))?
         }
         Command::Cleanup(args) => {
+            let mark_bits = settings.mark_bits.clone();
             let settings = settings.validate_local()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            block_on(cleanup::run(settings, args))?
+            block_on(cleanup::run(settings, mark_bits, args))?
         }
         Command::Crd => {
             say(&crate::api::crd_yaml())?;
@@ -162,7 +163,10 @@ fn quiet(debug: bool) {
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    // A credential plugin that hangs must not keep the program from ending.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.

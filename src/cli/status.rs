@@ -83,6 +83,15 @@ fn text(d: &Value) -> String {
             string(&f["message"]).trim_end()
         );
     }
+    if let Some(c) = d["credential"].as_object() {
+        let expires = if c["expires"].is_null() { "not told".to_owned() } else { string(&c["expires"]) };
+        let _ = writeln!(
+            out,
+            "credential for the API server: {}, {} {expires}",
+            string(&c["kind"]),
+            yes(&c["expired"], "EXPIRED", "expires")
+        );
+    }
     let sources = rows(&d["sources"], |s| {
         vec![string(&s["name"]), string(&s["state"]), string(&s["since"]), string(&s["reason"])]
     });
@@ -150,6 +159,7 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;

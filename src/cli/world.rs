@@ -1,13 +1,16 @@
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::CliError;
+use crate::cluster;
 use crate::model::{Host, Objects, World};
 use crate::plan::slots;
 use crate::settings::{ObjectSource, Settings};
 use crate::sources::describe::parse_host;
 use crate::sources::host::read_host;
+use crate::sources::kubernetes;
 use crate::sources::manifests::load_dir;
 
 /// Where `plan` and `trace` take the host from.
@@ -21,7 +24,7 @@ pub(super) struct HostArgs {
 /// The world as the daemon would see it now.
 pub(super) async fn world(settings: &Settings, args: &HostArgs) -> Result<World, CliError> {
     let host = host(args.host.as_deref()).await?;
-    let objects = objects(settings)?;
+    let objects = objects(settings).await?;
     let slots = slots::remembered(&settings.border, &host.own_rules);
     Ok(World { host, objects: objects.map(Into::into), slots })
 }
@@ -37,10 +40,14 @@ pub(super) async fn host(description: Option<&Path>) -> Result<Host, CliError> {
 }
 
 /// `None` when no source of objects is set: the plan is then that of the border alone.
-pub(super) fn objects(settings: &Settings) -> Result<Option<Objects>, CliError> {
-    let load = |dir: &Path| load_dir(dir).map_err(|e| CliError::failed("the objects cannot be read", e));
+pub(super) async fn objects(settings: &Settings) -> Result<Option<Objects>, CliError> {
+    let failed = |e: Box<dyn Error + Send + Sync>| CliError::failed("the objects cannot be read", e);
     match &settings.objects {
-        ObjectSource::Manifests(dir) => load(dir).map(Some),
-        _ => Ok(None),
+        ObjectSource::Manifests(dir) => load_dir(dir).map(Some).map_err(|e| failed(e.into())),
+        ObjectSource::None => Ok(None),
+        source => {
+            let session = cluster::connect(source).await.map_err(|e| failed(e.into()))?;
+            kubernetes::read(&session).await.map(Some).map_err(|e| failed(e.into()))
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! By what this instance is known to the API server, and until when.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -85,9 +84,22 @@ impl Credential {
         expires.duration_since(now) < limit
     }
 
-    /// Time left, for people.
-    pub fn left(&self, now: Timestamp) -> Option<Duration> {
-        Duration::try_from(self.expires?.duration_since(now)).ok()
+    /// When it expires or has expired, in words.
+    pub fn expiry(&self, now: Timestamp) -> String {
+        let kind = self.kind.as_str();
+        let Some(expires) = self.expires else {
+            return format!("the {kind} for the API server does not tell when it expires");
+        };
+        let left = expires.duration_since(now);
+        if !left.is_positive() {
+            return format!("the {kind} for the API server has expired at {expires}");
+        }
+        let (amount, unit) = match left.as_secs() {
+            s if s >= 2 * 86_400 => (s / 86_400, "days"),
+            s if s >= 2 * 3_600 => (s / 3_600, "hours"),
+            s => (s / 60, "minutes"),
+        };
+        format!("the {kind} for the API server expires at {expires}, in {amount} {unit}")
     }
 }
 
@@ -178,6 +190,13 @@ mod tests {
         }
         let unknown = credential(CredentialKind::Token, None, 10 * day);
         assert!(!unknown.is_due(at(9 * day)) && unknown.is_due(at(9 * day + 1)));
+    }
+
+    #[test]
+    fn the_expiry_is_told_with_its_time_and_what_is_left() {
+        let c = credential(CredentialKind::Token, None, 200_000);
+        assert_eq!(c.expiry(at(0)), "the token for the API server expires at 1970-01-03T07:33:20Z, in 2 days");
+        assert_eq!(c.expiry(at(200_000)), "the token for the API server has expired at 1970-01-03T07:33:20Z");
     }
 
     #[test]

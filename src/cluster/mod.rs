@@ -5,7 +5,9 @@
 pub mod clock;
 mod config;
 pub mod credential;
+mod explain;
 mod fleet;
+mod keep;
 pub mod lease;
 pub mod machine;
 mod record;
@@ -15,7 +17,9 @@ mod token;
 
 use sha2::{Digest, Sha256};
 
+pub use explain::{explain, explain_request, explain_status};
 pub use fleet::{Fleet, Standing};
+pub use keep::run as keep_session;
 pub use record::{Record, RecordEvent, owns_status_as_foreigner};
 pub use request::{RequestError, within};
 pub use session::{ConnectError, Session, Sessions, WATCH_SECONDS, connect};

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use kube::client::ClientBuilder;
@@ -29,6 +30,42 @@ pub struct Session {
     pub client: Client,
     /// URL of the server, for people.
     pub server: String,
+    refused: Refusals,
+}
+
+impl Session {
+    /// To be told of every answer 401. A client keeps a credential until it expires; when it is refused for long, a new one is got.
+    pub fn credential_refused(&self) {
+        self.refused.note();
+    }
+
+    /// To be told when an answer shows that the credential is good.
+    pub fn credential_accepted(&self) {
+        self.refused.forget();
+    }
+
+    /// How long the credential has been refused by now.
+    pub(super) fn refused_for(&self) -> Duration {
+        self.refused.lasting()
+    }
+}
+
+/// Since when a credential is refused.
+#[derive(Clone, Default)]
+struct Refusals(Arc<Mutex<Option<Instant>>>);
+
+impl Refusals {
+    fn note(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn lasting(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// The session in force; `None` while there is none (no usable kubeconfig yet). A new one takes its place when credentials change.
@@ -62,14 +99,14 @@ pub async fn connect(source: &ObjectSource) -> Result<Session, ConnectError> {
     Ok(open(config::read(source).await?).await?.0)
 }
 
-async fn open(setup: Setup) -> Result<(Session, Option<TokenFile>), ConnectError> {
+pub(super) async fn open(setup: Setup) -> Result<(Session, Option<TokenFile>), ConnectError> {
     let Setup { mut config, token_file, .. } = setup;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     // Every task has its own pace; fifteen tries that double would keep one silent for minutes.
     config.default_retry = false;
-    let server = config.cluster_url.to_string();
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let token = match token_file {
         None => None,
         Some(file) => {
@@ -91,5 +128,5 @@ async fn open(setup: Setup) -> Result<(Session, Option<TokenFile>), ConnectError
         None => builder.build(),
         Some(token) => builder.with_layer(&MapRequestLayer::new(move |request| token.sign(request))).build(),
     };
-    Ok((Session { client, server }, token))
+    Ok((Session { client, server, refused: Refusals::default() }, token))
 }

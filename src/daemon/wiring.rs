@@ -7,26 +7,28 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::snapshot::Snapshot;
 use crate::apply::{Applied, Applier, ApplyError, LockError, Scope, Tools, WriterLock};
+use crate::cluster::lease::{self, LeaseSettings};
+use crate::cluster::{self, ConnectError};
 use crate::error_chain;
 use crate::model::World;
 use crate::plan::{self, slots};
+use crate::publish;
 use crate::report::{self, Monitor, Report};
 use crate::ruleset::Sysctl;
 use crate::settings::{ObjectSource, Settings};
 use crate::sources::host::{HostError, read_host};
-use crate::sources::{SourceState, host, manifests, tables};
-
-/// Name of the manifests source.
-const MANIFESTS: &str = "manifests";
+use crate::sources::{SourceEvent, SourceName, SourceState, host, kubernetes, manifests, tables};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    #[error("no source of objects; name a directory of manifests with --manifests DIR or SNCTRLR_MANIFESTS")]
+    #[error("{}", ConnectError::NoSource)]
     NoSource,
     #[error(transparent)]
     Running(LockError),
     #[error("the host's interfaces, addresses and routes could not be read by netlink")]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Connect(#[from] crate::cluster::ConnectError),
     #[error("signals could not be listened for")]
     Signals(#[source] io::Error),
     #[error("the border could not be closed")]
@@ -35,7 +37,7 @@ pub enum DaemonError {
 
 /// The daemon: until SIGTERM or SIGINT. The dataplane stays when it ends.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
-    let ObjectSource::Manifests(directory) = settings.objects.clone() else { return Err(DaemonError::NoSource) };
+    let objects_from = source_name(&settings.objects).ok_or(DaemonError::NoSource)?;
     let stop = stop_signal()?;
     let _lock = only_writer(&settings)?;
     let host = read_host().await?;
@@ -45,18 +47,44 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let tools = Tools::new(settings.tool_timeout);
     let writers = tools.own_writers();
     let (reports, readers) = watch::channel(Report::new(SystemTime::now()));
-    for source in ["host", MANIFESTS] {
+    for source in ["host", objects_from] {
         reports.send_modify(|r| r.source_state(source, SourceState::Syncing, SystemTime::now()));
     }
 
     let (sender, mut events) = mpsc::channel(64);
     tokio::spawn(host::run(settings.autorefresh, sender.clone()));
     tokio::spawn(tables::run(move |pid| writers.contains(pid), sender.clone()));
-    tokio::spawn(manifests::run(directory, sender));
+    spawn_objects(&settings, sender, &reports);
     tokio::spawn(report::serve(settings.monitor, monitor(&settings, readers)));
 
     Daemon::new(settings, snapshot, tools, reports).run(&mut events, stop).await;
     Ok(())
+}
+
+/// Under which the source of objects reports.
+fn source_name(objects: &ObjectSource) -> Option<SourceName> {
+    match objects {
+        ObjectSource::Manifests(_) => Some(manifests::SOURCE),
+        ObjectSource::Kubeconfig(_) | ObjectSource::InCluster => Some(kubernetes::SOURCE),
+        ObjectSource::None => None,
+    }
+}
+
+/// What reads the objects; with the Kubernetes API as their source also what answers there.
+fn spawn_objects(settings: &Settings, events: mpsc::Sender<SourceEvent>, reports: &watch::Sender<Report>) {
+    if let ObjectSource::Manifests(directory) = &settings.objects {
+        tokio::spawn(manifests::run(directory.clone(), events));
+        return;
+    }
+    let instance = settings.border.instance_name.clone();
+    let sessions = cluster::keep_session(settings.objects.clone(), reports.clone());
+    let lease =
+        LeaseSettings { namespace: settings.namespace.clone(), instance: instance.clone(), duration: settings.lease };
+    let fleet = lease::run(sessions.clone(), lease, reports.clone());
+    let (records, answers) = mpsc::channel(64);
+    let publishing = publish::Settings { instance: instance.clone(), max_wait: settings.max_finalize_wait };
+    tokio::spawn(publish::run(publishing, answers, sessions.clone(), fleet.clone(), reports.clone()));
+    tokio::spawn(kubernetes::run(sessions, fleet, instance, events, records));
 }
 
 /// Refuses to be the second writer. A state directory that cannot be used is no reason to leave the border open: the pass that needs it

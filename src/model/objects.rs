@@ -35,6 +35,14 @@ pub struct Objects {
     pub slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
 }
 
+impl Objects {
+    /// The Service that a Mapping names, if both are there.
+    pub fn service_of(&self, mapping: &ObjectKey) -> Option<&Service> {
+        let name = &self.mappings.get(mapping)?.spec.service_name;
+        self.services.get(&ObjectKey::new(&mapping.namespace, name))
+    }
+}
+
 /// A Mapping as it came: spec not yet validated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapping {
@@ -72,6 +80,13 @@ pub struct Service {
     pub internal_local: bool,
     /// `sessionAffinity: ClientIP` with its timeout in seconds.
     pub affinity_seconds: Option<u32>,
+}
+
+impl Service {
+    /// Its first IPv4 ClusterIP.
+    pub fn vip(&self) -> Option<IpAddr> {
+        self.cluster_ips.iter().copied().find(IpAddr::is_ipv4)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,11 @@
 use std::io;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+
+/// Changes on their way at once: the kernel puts an answer to each into the receive buffer before the first is read (200 KB by default).
+const BATCH: usize = 64;
 
 /// An rtnetlink connection. rtnetlink's own requests take the end of a connection for the end of an answer; here an answer counts only
 /// when the kernel said that it was the last one.
@@ -71,16 +74,51 @@ impl RouteSocket {
 
     /// One change, acknowledged. `flags` besides NLM_F_REQUEST and NLM_F_ACK.
     pub(crate) async fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), RouteSocketError> {
-        let mut request = NetlinkMessage::from(request);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        let mut answers = self.handle.request(request).map_err(|_| RouteSocketError::Lost)?;
-        while let Some(answer) = answers.next().await {
-            match answer.payload {
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(RouteSocketError::Refused(error.to_io())),
-                _ => {}
+        self.send(request, flags)?.await
+    }
+
+    /// Many changes, in this order, each acknowledged: a batch is on its way at once, small enough for the answers to find room.
+    pub(crate) async fn change_all(
+        &mut self,
+        requests: Vec<RouteNetlinkMessage>,
+        flags: u16,
+    ) -> Vec<Result<(), RouteSocketError>> {
+        let mut results = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let sent: Vec<_> = requests.by_ref().take(BATCH).map(|request| self.send(request, flags)).collect();
+            for answer in sent {
+                results.push(match answer {
+                    Ok(answer) => answer.await,
+                    Err(error) => Err(error),
+                });
             }
         }
-        Err(RouteSocketError::Lost)
+        results
     }
+
+    /// Sends a change at once; the answer is for later.
+    fn send(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<impl Future<Output = Result<(), RouteSocketError>> + use<>, RouteSocketError> {
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let answers = self.handle.request(request).map_err(|_| RouteSocketError::Lost)?;
+        Ok(acknowledged(answers))
+    }
+}
+
+async fn acknowledged(
+    mut answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin,
+) -> Result<(), RouteSocketError> {
+    while let Some(answer) = answers.next().await {
+        match answer.payload {
+            NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+            NetlinkPayload::Error(error) => return Err(RouteSocketError::Refused(error.to_io())),
+            _ => {}
+        }
+    }
+    Err(RouteSocketError::Lost)
 }

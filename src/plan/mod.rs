@@ -23,7 +23,7 @@ pub use validate::{MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, val
 
 use std::collections::BTreeMap;
 
-use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, World};
+use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, Service, World};
 use crate::ruleset::Dataplane;
 use compile::LocalMapping;
 use topology::Topology;
@@ -81,7 +81,10 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     for l in &pending {
         mappings.insert(l.mapping.key.clone(), outcome::pending(l));
     }
-    mappings.extend(resolution.refused.into_iter().map(|(key, refusal)| (key, outcome::refused(refusal))));
+    for (key, refusal) in resolution.refused {
+        let service_vip = objects.service_of(&key).filter(|_| refusal.reason.is_of_this_box()).and_then(Service::vip);
+        mappings.insert(key, MappingOutcome { service_vip, ..outcome::refused(refusal) });
+    }
     for (key, outcome) in &mut mappings {
         let mapping = objects.mappings.get(key);
         outcome.generation = mapping.and_then(|m| m.generation);

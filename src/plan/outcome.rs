@@ -52,6 +52,13 @@ pub enum RefusalReason {
     Deleting,
 }
 
+impl RefusalReason {
+    /// Follows from a setting of this box: others may serve the Mapping.
+    pub fn is_of_this_box(self) -> bool {
+        self == RefusalReason::TooManyPorts
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Programmed {
     pub ok: bool,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::claims::{Claims, by_age};
-use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, validate};
+use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, too_many_ports, validate};
 use super::{Backends, Refusal, RefusalReason, ResolvedMapping, ResolvedPort};
 use crate::api::{MappingMode, MappingSpec};
 use crate::model::{self, BorderConfig, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType};
@@ -37,8 +37,9 @@ pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
             readable(mapping)
                 .and_then(|spec| validate(spec, MAX_PORTS))
                 .and_then(|valid| claims.claim(key, &valid).map(|()| valid))
-                .and_then(|valid| valid.within(config.max_ports_per_mapping))
                 .and_then(|valid| find_service(key, seniority, valid, objects, &slices))
+                // Last, as a matter of this router alone: on others the same Mapping may be served, and holds its claims.
+                .and_then(|resolved| within(resolved, config.max_ports_per_mapping))
         };
         match judged {
             Ok(resolved) => resolution.served.push(resolved),
@@ -57,6 +58,13 @@ fn readable(mapping: &model::Mapping) -> Result<MappingSpec, Refusal> {
             reason: RefusalReason::Unreadable,
             message: format!("spec cannot be read: {fault}; correct it (`smartnat-manager crd` describes every field)"),
         }),
+    }
+}
+
+fn within(mapping: ResolvedMapping, max_ports: usize) -> Result<ResolvedMapping, Refusal> {
+    match mapping.ports.len() {
+        n if n > max_ports => Err(too_many_ports(n, max_ports)),
+        _ => Ok(mapping),
     }
 }
 
@@ -91,7 +99,7 @@ fn find_service(
             "spec.serviceName: there is no Service {service_key}; create it, or name one in the namespace of the Mapping"
         ),
     })?;
-    let service_vip = service.cluster_ips.iter().copied().find(IpAddr::is_ipv4);
+    let service_vip = service.vip();
     supported(&service_key, service, service_vip, mapping.mode)?;
 
     let mut faults = Faults::default();

@@ -43,12 +43,6 @@ pub enum PortSelector {
 }
 
 impl ValidatedMapping {
-    /// Refused where a border router is set to serve fewer ports. That is a matter of one router: its claims are kept, or another router
-    /// would judge who holds them differently.
-    pub fn within(self, max_ports: usize) -> Result<Self, Refusal> {
-        if self.ports.len() > max_ports { Err(too_many_ports(self.ports.len(), max_ports)) } else { Ok(self) }
-    }
-
     /// What it claims: every address with every port.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         self.addresses.iter().flat_map(|&address| {
@@ -212,7 +206,7 @@ fn ports(ports: Vec<MappingPort>, max_ports: usize, faults: &mut Faults) -> Vec<
     validated
 }
 
-fn too_many_ports(ports: usize, max_ports: usize) -> Refusal {
+pub(super) fn too_many_ports(ports: usize, max_ports: usize) -> Refusal {
     Refusal {
         reason: RefusalReason::TooManyPorts,
         message: format!(

@@ -12,6 +12,8 @@ mod events;
 mod pace;
 mod queue;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::BTreeMap;
@@ -309,7 +311,8 @@ impl Publisher {
 
     fn ill(&mut self, error: &WriteError) {
         let pause = self.trouble.again(Instant::now());
-        let reason = error_chain(error);
+        let server = self.session.as_ref().map_or("", |(session, _)| &session.server);
+        let reason = error.explain(server);
         if self.trouble.is_new(&reason) {
             tracing::warn!(
                 error = reason,

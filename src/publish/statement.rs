@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
 use crate::cluster::{Fleet, Record};
-use crate::plan::{MappingOutcome, RefusalReason};
+use crate::plan::MappingOutcome;
 
 /// Pods named in one status altogether. 10,000 addresses of pods take some 200 KB; etcd takes objects of 1.5 MB.
 const MAX_PODS: usize = 10_000;
@@ -29,7 +29,7 @@ pub fn own_entry(outcome: &MappingOutcome, instance: &str) -> Option<MappingInst
     };
     match &outcome.refused {
         // The limit is a setting of each instance.
-        Some(r) if r.reason == RefusalReason::TooManyPorts => Some(entry(format!("{:?}", r.reason), &r.message)),
+        Some(r) if r.reason.is_of_this_box() => Some(entry(format!("{:?}", r.reason), &r.message)),
         Some(_) => None,
         None if outcome.configured.is_empty() => None,
         None => Some(entry(format!("{:?}", outcome.programmed.reason), &outcome.programmed.message)),
@@ -52,7 +52,8 @@ pub fn own_addresses(outcome: &MappingOutcome) -> BTreeMap<String, MappingPodIps
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
     pub invalid: String,
-    pub service_vip: Option<String>,
+    /// Empty without one.
+    pub service_vip: String,
     pub observed_generation: Option<i64>,
     pub accepted: Verdict,
     pub programmed: Verdict,
@@ -105,7 +106,7 @@ pub fn shared(outcome: &MappingOutcome, addresses: &[String], instances: &[Mappi
     };
     Shared {
         invalid: if accepted.ok { "no".to_owned() } else { accepted.message.clone() },
-        service_vip: outcome.service_vip.map(|vip| vip.to_string()),
+        service_vip: outcome.service_vip.map(|vip| vip.to_string()).unwrap_or_default(),
         observed_generation: outcome.generation,
         accepted,
         programmed,
@@ -114,7 +115,7 @@ pub fn shared(outcome: &MappingOutcome, addresses: &[String], instances: &[Mappi
 
 fn accepted(outcome: &MappingOutcome, instances: &[MappingInstance]) -> Verdict {
     const TOO_MANY: &str = "TooManyPorts";
-    if let Some(refusal) = outcome.refused.as_ref().filter(|r| r.reason != RefusalReason::TooManyPorts) {
+    if let Some(refusal) = outcome.refused.as_ref().filter(|r| !r.reason.is_of_this_box()) {
         return Verdict::new(false, format!("{:?}", refusal.reason), &refusal.message);
     }
     match instances.first() {
@@ -212,7 +213,7 @@ pub fn statement(
     let generation = shared.observed_generation;
     let shared_differs = unmarked
         || old.invalid.as_ref() != Some(&shared.invalid)
-        || old.service_vip != shared.service_vip
+        || old.service_vip.as_deref().unwrap_or_default() != shared.service_vip
         || old.observed_generation != generation
         || !shared.accepted.stands_in(ACCEPTED, generation, &old.conditions)
         || !shared.programmed.stands_in(PROGRAMMED, generation, &old.conditions);
@@ -224,7 +225,8 @@ pub fn statement(
             shared.programmed.condition(PROGRAMMED, generation, &old.conditions, now),
         ],
         invalid: Some(shared.invalid),
-        service_vip: shared.service_vip,
+        // Written empty over another's value: what is left out stays as long as anybody else owns it.
+        service_vip: Some(shared.service_vip).filter(|vip| !vip.is_empty() || old.service_vip.is_some()),
         configured_addresses: configured,
         observed_generation: generation,
         instances,
@@ -248,10 +250,9 @@ fn others(
     let mut marks = Vec::new();
     for entry in record.status.instances.iter().filter(|i| i.name != instance) {
         let mut entry = entry.clone();
-        // Without a Lease of our own nothing is known about those of others.
-        let silent = fleet.standing == crate::cluster::Standing::Held && !fleet.alive.contains(&entry.name);
-        if silent {
-            let last = fleet.silent.get(&entry.name).copied().flatten().unwrap_or(now);
+        // One that has no Lease at all may live and lack the right to hold one.
+        if let Some(last) = fleet.silent.get(&entry.name) {
+            let last = last.unwrap_or(now);
             let since = entry.silent_since.clone().unwrap_or(Time(last));
             marks.push(MappingInstance {
                 name: entry.name.clone(),

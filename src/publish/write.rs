@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::decide::Step;
 use crate::api::{Mapping, MappingStatus};
+use crate::cluster::clock::{self, ClockError};
+use crate::cluster::explain;
 use crate::cluster::{FINALIZER, Record, Session, field_manager, owns_status_as_foreigner};
+use crate::error_chain;
 use crate::model::ObjectKey;
 
 /// A request that takes longer has failed.
@@ -28,8 +31,20 @@ pub enum WriteError {
         "the API server refuses to let this instance {what}: {message}; apply deploy/rbac.yaml (kubectl apply -k deploy/)"
     )]
     Forbidden { what: &'static str, message: String },
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     #[error("this instance could not {what}")]
     Failed { what: &'static str, source: kube::Error },
+}
+
+impl WriteError {
+    /// In words for people.
+    pub fn explain(&self, server: &str) -> String {
+        match self {
+            WriteError::Failed { source, .. } => format!("{self}: {}", explain(source, server)),
+            _ => error_chain(self),
+        }
+    }
 }
 
 impl Step {
@@ -80,8 +95,15 @@ impl Writer {
                 api.patch_status(name, &patch, &json_patch(clear_silence(record, &self.instance))).await
             }
             Step::DropForeign => {
+                // The values first: once the ownership is gone nothing tells that they were foreign.
                 let object = api.get(name).await?;
-                api.patch_status(name, &patch, &json_patch(drop_foreign(record, &object))).await
+                let operations = drop_foreign_values(record, &object);
+                let object = match operations.is_empty() {
+                    true => object,
+                    false => api.patch_status(name, &patch, &json_patch(operations)).await?,
+                };
+                // The status subresource does not take managedFields.
+                api.patch(name, &patch, &json_patch(drop_foreign_ownership(&object))).await
             }
             Step::Apply(status) => {
                 let body = apply_body(key, record, status, &self.instance);
@@ -148,28 +170,41 @@ fn clear_silence(record: &Record, instance: &str) -> Vec<Value> {
     operations
 }
 
-/// Server-side apply never removes what another manager owns. So ownership of the status is taken from everyone who is no instance, and with
-/// it go the addresses that no instance claims.
-fn drop_foreign(record: &Record, object: &DynamicObject) -> Vec<Value> {
-    let mut operations = tests(record);
-    let managed = object.metadata.managed_fields.clone().unwrap_or_default();
-    let kept: Vec<ManagedFieldsEntry> = managed.into_iter().filter_map(without_foreign_status).collect();
-    // An empty list would mean: do not touch them.
-    let kept = if kept.is_empty() { vec![ManagedFieldsEntry::default()] } else { kept };
-    operations.push(json!({"op": "add", "path": "/metadata/managedFields", "value": kept}));
+/// Of a foreign status, what no instance would ever write over or remove: server-side apply leaves alone what another manager owns.
+fn drop_foreign_values(record: &Record, object: &DynamicObject) -> Vec<Value> {
     let status = &object.data["status"];
-    if serde_json::from_value::<MappingStatus>(status.clone()).is_err() && !status.is_null() {
-        operations.push(json!({"op": "remove", "path": "/status"}));
+    if status.is_null() {
+        return vec![];
+    }
+    let remove = |path: &str| json!({"op": "remove", "path": format!("/status{path}")});
+    let mut operations = tests(record);
+    let tests = operations.len();
+    if serde_json::from_value::<MappingStatus>(status.clone()).is_err() {
+        operations.push(remove(""));
         return operations;
     }
+    operations.extend(status.get("serviceVIP").map(|_| remove("/serviceVIP")));
     for address in status["configuredAddresses"].as_object().into_iter().flat_map(|a| a.keys()) {
         if !record.status.instances.iter().any(|i| i.addresses.contains(address)) {
-            // Of RFC 6901's two special characters, addresses hold none; foreign keys may.
-            let key = address.replace('~', "~0").replace('/', "~1");
-            operations.push(json!({"op": "remove", "path": format!("/status/configuredAddresses/{key}")}));
+            // RFC 6901: foreign keys may hold its two special characters.
+            operations.push(remove(&format!("/configuredAddresses/{}", address.replace('~', "~0").replace('/', "~1"))));
         }
     }
-    operations
+    if operations.len() == tests { vec![] } else { operations }
+}
+
+/// Takes ownership of the status from everyone who is no instance.
+fn drop_foreign_ownership(object: &DynamicObject) -> Vec<Value> {
+    let metadata = &object.metadata;
+    let managed = metadata.managed_fields.clone().unwrap_or_default();
+    let kept: Vec<ManagedFieldsEntry> = managed.into_iter().filter_map(without_foreign_status).collect();
+    // An empty list would mean: leave them as they are. One empty entry takes all away.
+    let kept = if kept.is_empty() { vec![ManagedFieldsEntry::default()] } else { kept };
+    vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": metadata.uid}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version}),
+        json!({"op": "add", "path": "/metadata/managedFields", "value": kept}),
+    ]
 }
 
 fn without_foreign_status(mut entry: ManagedFieldsEntry) -> Option<ManagedFieldsEntry> {
@@ -202,8 +237,7 @@ fn apply_body(key: &ObjectKey, record: &Record, status: &MappingStatus, instance
     })
 }
 
-/// The API server's clock less this box's, from the Date header of an answer.
-pub async fn clock_offset(session: &Session) -> Result<jiff::SignedDuration, WriteError> {
-    let _ = (session, Timestamp::now());
-    Ok(jiff::SignedDuration::ZERO)
+/// The API server's clock less this box's.
+pub async fn clock_offset(session: &Session) -> Result<SignedDuration, WriteError> {
+    Ok(clock::compare(&session.client).await?.skew())
 }

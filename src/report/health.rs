@@ -61,6 +61,11 @@ pub fn health(report: &Report, now: Instant, stuck_after: Duration) -> Health {
             }
         }
     }
+    if let Some(credential) = report.credential.as_ref().filter(|_| report.credential_expired) {
+        let expires = credential.expires.map(|e| e.to_string()).unwrap_or_default();
+        body +=
+            &format!("credential: {} expired at {expires}; {}\n", credential.kind.as_str(), credential.kind.remedy());
+    }
     Health { ok, body }
 }
 
@@ -92,6 +97,7 @@ pub fn readiness(report: &Report) -> Health {
 mod tests {
     use super::super::PassReport;
     use super::*;
+    use crate::cluster::credential::{Credential, CredentialKind};
 
     const LIMIT: Duration = Duration::from_secs(180);
 
@@ -122,6 +128,17 @@ mod tests {
             h.body.lines().nth(1).unwrap(),
             "source manifests: away since 2023-11-14T22:13:50Z, going on with what is known: a.yaml:3: bad indentation"
         );
+    }
+
+    #[test]
+    fn an_expired_credential_is_told_with_its_remedy() {
+        let mut r = running();
+        let expires = jiff::Timestamp::from_second(1_700_000_000).ok();
+        r.credential = Some(Credential { kind: CredentialKind::Token, begins: None, expires });
+        assert!(!health(&r, Instant::now(), LIMIT).body.contains("credential"));
+        r.credential_expired = true;
+        let h = health(&r, Instant::now(), LIMIT);
+        assert!(h.ok && h.body.contains("credential: token expired at 2023-11-14T22:13:20Z; make a new"), "{}", h.body);
     }
 
     #[test]

@@ -87,6 +87,10 @@ impl Scrape {
             true,
         )?;
         out.gauge("smartnat_ready", "1 after the first full apply", f64::from(u8::from(r.ready)), false)?;
+        if let Some(expires) = r.credential.as_ref().and_then(|c| c.expires) {
+            let help = "Unix time at which the credential for the API server expires";
+            out.gauge("smartnat_credential_expiry_timestamp", help, expires.as_second() as f64, true)?;
+        }
         let sources = r.sources.iter().map(|(name, s)| (*name, flag(s.state == SourceState::Current)));
         out.gauges("smartnat_source_up", "1 while a source delivers its current state", "source", sources)
     }

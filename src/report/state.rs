@@ -2,11 +2,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::cluster::credential::Credential;
 use crate::model::ObjectKey;
 use crate::plan::{InterfaceOutcome, MappingOutcome};
 use crate::sources::{SourceName, SourceState};
 
-/// Everything the loop has to say, filled by it alone. Cheap to clone: the outcomes are shared.
+/// Everything there is to say, filled by the loop; tasks that speak with the API server add what only they know. Cheap to clone: the outcomes
+/// are shared.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub started: SystemTime,
@@ -25,6 +27,9 @@ pub struct Report {
     /// For every Mapping in `outcomes`.
     pub transitions: Arc<BTreeMap<ObjectKey, Transitions>>,
     pub counters: Counters,
+    /// By what the API server knows this instance, if it is the source.
+    pub credential: Option<Credential>,
+    pub credential_expired: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +140,8 @@ impl Report {
             outcomes: Arc::default(),
             transitions: Arc::default(),
             counters: Counters::default(),
+            credential: None,
+            credential_expired: false,
         }
     }
 

@@ -105,6 +105,9 @@ pub fn status_document(report: &Report, instance: &str) -> Value {
         "mappings": mappings,
         "interfaces": interfaces.iter().map(interface_document).collect::<Vec<_>>(),
         "sources": sources,
+        "credential": report.credential.as_ref().map(|c| json!({
+            "kind": c.kind.as_str(), "expires": c.expires.map(|e| e.to_string()), "expired": report.credential_expired,
+        })),
     })
 }
 

@@ -7,6 +7,7 @@ pub mod convert;
 pub(crate) mod debounce;
 pub mod describe;
 pub mod host;
+pub mod kubernetes;
 pub mod manifests;
 pub mod tables;
 mod yaml;

@@ -4,4 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fleet;
 mod harness;
+mod life;
+mod support;

@@ -9,6 +9,8 @@ mod attacks;
 mod bed_itself;
 mod border_ipv6;
 mod border_scan;
+mod first_defects;
+mod first_smartnat;
 mod foreign;
 mod forwarding;
 mod interfaces;

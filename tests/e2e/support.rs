@@ -14,7 +14,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
 pub const PORTS: [(Proto, u16); 2] = [(Proto::Tcp, 80), (Proto::Udp, 53)];
 
 /// Long enough for an answer in a namespace to arrive, short enough to wait for one that must not.
-const SHORT: Duration = Duration::from_millis(400);
+pub const SHORT: Duration = Duration::from_millis(400);
 
 pub fn daemon<'a>(bed: &'a Bed, manifests: &Manifests) -> Daemon<'a> {
     Daemon::new(bed, PROGRAM, manifests)

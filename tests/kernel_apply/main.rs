@@ -2,6 +2,7 @@
 
 mod bed;
 mod cleanup;
+mod first_smartnat;
 #[path = "../kernel_netlink/netns.rs"]
 mod netns;
 mod order;

@@ -3,9 +3,10 @@
 mod socket;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::io;
 
-use crate::model::MarkLayout;
+use crate::model::{Endpoint, MarkLayout, Protocol};
 use crate::plan::{Flow, FlowPolicy, FlowVerdict};
 use socket::Socket;
 
@@ -100,6 +101,30 @@ pub async fn clean(policy: &FlowPolicy, marks: MarkLayout) -> Result<Cleaned, Co
         socket.delete("delete flows", batch.iter().map(FlowHandle::deletion)).await?;
     }
     Ok(cleaned)
+}
+
+/// Deletes the UDP flows to these endpoints that were translated without us; returns how many. Their next packet begins anew.
+///
+/// The border lets no such flow pass, and as long as its client goes on sending (from a fixed port, or without ever hearing an answer) it
+/// would never end. TCP clients begin anew by themselves.
+pub async fn end_strange_udp(endpoints: &BTreeSet<Endpoint>, marks: MarkLayout) -> Result<usize, ConntrackError> {
+    let mut socket = Socket::open()?;
+    let mut condemned = Vec::new();
+    socket
+        .dump("list flows", wire::marked(0), |message| {
+            let Some(entry) = wire::entry(&message) else { return };
+            let Flow { protocol, destination, server, .. } = entry.flow;
+            let endpoint = Endpoint { address: destination.ip(), protocol, port: destination.port() };
+            let strange = entry.mark & marks.mapped() == 0 && destination != server;
+            if strange && protocol == Protocol::Udp && endpoints.contains(&endpoint) {
+                condemned.push(entry.handle);
+            }
+        })
+        .await?;
+    for batch in condemned.chunks(BATCH) {
+        socket.delete("delete flows", batch.iter().map(FlowHandle::deletion)).await?;
+    }
+    Ok(condemned.len())
 }
 
 async fn each_mapped(

@@ -115,7 +115,7 @@ impl Sets {
 }
 
 /// Destroys sets, all in one call if none is in use; returns those that are.
-async fn destroy(tools: &Tools, names: &[String], patient: bool) -> Result<BTreeSet<String>, ToolError> {
+pub(super) async fn destroy(tools: &Tools, names: &[String], patient: bool) -> Result<BTreeSet<String>, ToolError> {
     // The kernel frees the rules of a finished transaction, and with them their hold on a set, a moment later.
     const PAUSES_MS: [u64; 5] = [0, 10, 20, 40, 80];
     for pause in &PAUSES_MS[..if patient { PAUSES_MS.len() } else { 1 }] {

@@ -1,4 +1,4 @@
-//! Reading `iptables -S`: our chains whole, of everything else only where it leads to one of them.
+//! Reading `iptables -S`: our chains whole, of everything else only where it leads to one of them. Or those of whoever is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::ruleset::Builtin;
 use crate::ruleset::ownership::{CHAIN_PREFIX, is_our_chain};
 
 /// What one table holds on our behalf. Rules are in the spelling of the tool, without `-A CHAIN`.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     pub chains: BTreeMap<String, Vec<String>>,
     pub hooks: BTreeMap<Builtin, HookState>,
@@ -24,18 +24,23 @@ pub struct HookState {
 
 impl Listing {
     pub fn parse(text: &str) -> Self {
+        Self::parse_for(text, &[CHAIN_PREFIX], is_our_chain)
+    }
+
+    /// As [`Self::parse`] for the chains that `mine` knows by name; all of them begin with one of `prefixes`.
+    pub fn parse_for(text: &str, prefixes: &[&str], mine: impl Fn(&str) -> bool) -> Self {
         let mut listing = Listing::default();
         // The built-in chain that is being listed, if a foreign or own rule of it was seen: only the first rule can be a hook in place.
         let mut begun: BTreeSet<Builtin> = BTreeSet::new();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("-N ") {
-                if is_our_chain(name) {
+                if mine(name) {
                     listing.chains.entry(name.to_owned()).or_default();
                 }
                 continue;
             }
             let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) else { continue };
-            if is_our_chain(chain) {
+            if mine(chain) {
                 match listing.chains.get_mut(chain) {
                     Some(rules) => rules.push(rule.to_owned()),
                     None => drop(listing.chains.insert(chain.to_owned(), vec![rule.to_owned()])),
@@ -44,7 +49,11 @@ impl Listing {
             }
             let builtin = Builtin::parse(chain);
             let first = builtin.is_some_and(|b| begun.insert(b));
-            let Some(target) = our_target(rule) else { continue };
+            // Nearly every foreign rule is done with here.
+            if !prefixes.iter().any(|prefix| rule.contains(prefix)) {
+                continue;
+            }
+            let Some(target) = target(rule).filter(|target| mine(target)) else { continue };
             match builtin {
                 Some(builtin) => listing
                     .hooks
@@ -59,19 +68,15 @@ impl Listing {
     }
 }
 
-/// The chain of ours that a rule jumps or goes to.
-fn our_target(rule: &str) -> Option<&str> {
-    // Nearly every foreign rule is done with here.
-    if !rule.contains(CHAIN_PREFIX) {
-        return None;
-    }
+/// What a rule jumps or goes to.
+fn target(rule: &str) -> Option<&str> {
     let mut words = unquoted_words(rule);
     words.find(|w| *w == "-j" || *w == "-g")?;
-    words.next().filter(|target| is_our_chain(target))
+    words.next()
 }
 
 /// Words outside of double quotes (a comment may contain anything).
-fn unquoted_words(rule: &str) -> impl Iterator<Item = &str> {
+pub fn unquoted_words(rule: &str) -> impl Iterator<Item = &str> {
     let mut rest = rule;
     std::iter::from_fn(move || {
         loop {
@@ -125,8 +130,8 @@ mod tests {
 
     #[test]
     fn a_chain_name_inside_a_comment_is_no_target() {
-        assert_eq!(our_target("-m comment --comment \"x -j SMARTNAT-A\" -j ACCEPT"), None);
-        assert_eq!(our_target("-m comment --comment SMARTNAT-A -g SMARTNAT-B"), Some("SMARTNAT-B"));
-        assert_eq!(our_target("-m comment --comment \"open -j SMARTNAT-A"), None);
+        assert_eq!(target("-m comment --comment \"x -j SMARTNAT-A\" -j ACCEPT"), Some("ACCEPT"));
+        assert_eq!(target("-m comment --comment SMARTNAT-A -g SMARTNAT-B"), Some("SMARTNAT-B"));
+        assert_eq!(target("-m comment --comment \"open -j SMARTNAT-A"), None);
     }
 }

@@ -7,6 +7,7 @@ mod spelling;
 use std::collections::{BTreeMap, BTreeSet};
 
 use change::{Change, Held, TableState};
+pub(super) use listing::unquoted_words;
 pub use listing::{HookState, Listing};
 use spelling::Spelling;
 

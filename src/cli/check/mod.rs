@@ -2,6 +2,7 @@
 
 mod api;
 mod features;
+mod first_smartnat;
 mod gather;
 mod interfaces;
 mod marks;
@@ -58,6 +59,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
     findings.extend(features::evaluate(&features::gather(&gather).await));
     findings.extend(variant::evaluate(&variant::gather(&gather).await));
     findings.extend(marks::evaluate(settings.border.marks, &marks::gather(&gather).await));
+    findings.extend(first_smartnat::findings(settings.tool_timeout).await);
     findings.extend(api::findings(&settings, &gather).await);
     match world::world(&settings, &HostArgs::default()).await {
         Ok(world) => {

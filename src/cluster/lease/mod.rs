@@ -229,8 +229,24 @@ impl Registrar {
                 fleet.silent.remove(&self.claim.instance);
                 fleet.alive.insert(self.claim.instance.clone());
             }
+            tell_lives(&before, fleet);
             *fleet != before
         });
+    }
+}
+
+fn tell_lives(before: &Fleet, now: &Fleet) {
+    for (name, renewed) in now.silent.iter().filter(|(name, _)| !before.silent.contains_key(*name)) {
+        let renewed = renewed.map_or_else(|| "never".to_owned(), |t| t.to_string());
+        tracing::warn!(
+            instance = name,
+            renewed,
+            "an instance is silent: its Lease was not renewed for its whole duration. If it is gone for good, `smartnat-manager forget \
+             {name}` releases what it held"
+        );
+    }
+    for name in before.silent.keys().filter(|name| now.alive.contains(*name)) {
+        tracing::info!(instance = name, "an instance that was silent renews its Lease again");
     }
 }
 

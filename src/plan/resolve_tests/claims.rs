@@ -202,3 +202,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_mapping_with_more_ports_than_this_box_serves_keeps_its_claims_as_other_boxes_may_serve_it() {
+    let many = MappingSpec { ports: (1..=51).map(|n| port(n, 8080, "tcp")).collect(), ..spec() };
+    let young = MappingSpec { ports: vec![port(51, 8080, "tcp")], ..spec() };
+    let objects = objects([("old", mapping(1, many)), ("young", mapping(2, young))]);
+    let resolution = resolve(&config(), &objects);
+    assert_eq!(resolution.refused[&key("old")].reason, RefusalReason::TooManyPorts);
+    assert_eq!(resolution.refused[&key("young")].reason, RefusalReason::Conflict);
+}

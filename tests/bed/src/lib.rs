@@ -4,6 +4,7 @@
 //! * [`Daemon`] runs `smartnat-manager` in the border's namespace, [`Manifests`] are the objects it serves,
 //! * [`cluster::ControlPlane`] is a real Kubernetes API server for it,
 //! * [`peer`] holds what pods and clients do: servers, requests, long streams, floods of new flows,
+//! * [`first_smartnat`] leaves behind what the first SmartNat left,
 //! * [`packet`] writes and reads raw frames: scans, forged sources, and what was seen on a wire.
 //!
 //! Everything here panics when it cannot do its work: a missing privilege or tool is a failed test that names the remedy.
@@ -12,6 +13,7 @@
 
 pub mod cluster;
 mod daemon;
+pub mod first_smartnat;
 mod http;
 mod manifests;
 mod monitor;

@@ -1,0 +1,115 @@
+//! Errors of the Kubernetes client in words for people: who did not answer or refused, and what to do.
+
+use std::error::Error as _;
+
+use kube::core::Status;
+
+use super::RequestError;
+use crate::error_chain;
+
+/// What went wrong with a request to `server`.
+pub fn explain(error: &kube::Error, server: &str) -> String {
+    match error {
+        kube::Error::Api(status) => explain_status(status, server),
+        kube::Error::Auth(e) => {
+            format!("no credential for the API server {server}: {}; see `users` in the kubeconfig", error_chain(e))
+        }
+        kube::Error::SerdeError(e) => format!(
+            "what the API server {server} answered cannot be read ({e}); is it Kubernetes, and no older than this program supports?"
+        ),
+        _ => match certificate_error(error) {
+            Some(rustls::Error::InvalidCertificate(wrong)) => format!(
+                "the certificate of the API server {server} is not accepted ({wrong}); see certificate-authority and server in the \
+                 kubeconfig, and the clocks of both machines"
+            ),
+            Some(tls) => {
+                format!("no TLS connection to the API server {server}: {tls}; see the kubeconfig's certificates")
+            }
+            None => format!("the API server {server} does not answer: {}", cause(error)),
+        },
+    }
+}
+
+/// As [`explain`].
+pub fn explain_request(error: &RequestError, server: &str) -> String {
+    match error {
+        RequestError::Silent(_) => format!("the API server {server} does not answer: {error}"),
+        RequestError::Kube(error) => explain(error, server),
+    }
+}
+
+pub fn explain_status(status: &Status, server: &str) -> String {
+    let message = status.message.trim();
+    match status.code {
+        401 => format!(
+            "the API server {server} does not accept the credential (401): it has expired or was revoked; make a new kubeconfig by \
+             deploy/kubeconfig.sh"
+        ),
+        403 if message.contains("\"system:anonymous\"") => {
+            format!("the API server {server} was shown no credential: {message}; see `users` in the kubeconfig")
+        }
+        403 => format!("not allowed: {message}; apply deploy/rbac.yaml"),
+        429 | 503 => format!("the API server {server} is overloaded or not ready ({}): {message}", status.code),
+        code => format!("the API server {server} answered {code}: {message}"),
+    }
+}
+
+fn certificate_error(error: &kube::Error) -> Option<&rustls::Error> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(tls) = cause.downcast_ref() {
+            return Some(tls);
+        }
+        // An I/O error hides the error that it wraps from the chain, and goes on with that one's cause.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(tls) = wrapped.and_then(|w| w.downcast_ref()) {
+            return Some(tls);
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// The innermost cause says it best: "Connection refused", not "client error (Connect)".
+fn cause(error: &kube::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    match innermost.downcast_ref::<tower::timeout::error::Elapsed>() {
+        Some(_) => "it takes connections, but no answer begins".to_owned(),
+        None => innermost.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "https://10.0.0.1:6443";
+
+    fn status(code: u16, message: &str) -> kube::Error {
+        kube::Error::Api(Status { code, message: message.to_owned(), ..Status::default() }.boxed())
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let text = explain(&status(401, "Unauthorized"), SERVER);
+        assert!(text.contains(SERVER) && text.contains("deploy/kubeconfig.sh"), "{text}");
+        let text = explain(&status(403, "User \"x\" cannot list resource \"mappings\""), SERVER);
+        assert!(text.contains("cannot list") && text.contains("deploy/rbac.yaml"), "{text}");
+        let text = explain(&status(403, "User \"system:anonymous\" cannot list"), SERVER);
+        assert!(text.contains("no credential"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told_with_the_innermost_cause_once() {
+        // Nobody listens on port 1 of the loopback.
+        let mut config = kube::Config::new("https://127.0.0.1:1".parse().unwrap());
+        config.default_retry = false;
+        let client = kube::Client::try_from(config).unwrap();
+        let error = client.apiserver_version().await.unwrap_err();
+        let text = explain(&error, SERVER);
+        assert!(text.ends_with("does not answer: Connection refused (os error 111)"), "{text}");
+    }
+}
