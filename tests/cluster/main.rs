@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
+mod deploy;
 mod fleet;
 mod harness;
 mod life;

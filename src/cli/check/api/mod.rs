@@ -19,13 +19,14 @@ use crate::cluster::{self, Session, machine};
 use crate::settings::{ObjectSource, Settings};
 use ask::Asked;
 
-pub(super) async fn findings(settings: &Settings, gather: &Gather) -> Vec<Finding> {
+/// And whether objects can be had.
+pub(super) async fn findings(settings: &Settings, gather: &Gather) -> (Vec<Finding>, bool) {
     if let Some(finding) = reach::not_asked(&settings.objects) {
-        return vec![finding];
+        return (vec![finding], true);
     }
     let session = match cluster::connect(&settings.objects).await {
         Ok(session) => session,
-        Err(error) => return vec![reach::unusable(&error)],
+        Err(error) => return (vec![reach::unusable(&error)], false),
     };
     let version = ask::get(&session.client, "/version").await;
     let mut findings = vec![reach::evaluate(&session.server, &version)];
@@ -33,8 +34,9 @@ pub(super) async fn findings(settings: &Settings, gather: &Gather) -> Vec<Findin
     if let Ok(credential) = cluster::credential::of(&settings.objects).await {
         findings.push(credential::evaluate(credential.as_ref(), Timestamp::now()));
     }
+    let answers = version.as_ref().is_ok_and(|reply| reply.code == 200);
     match version {
-        Ok(reply) if reply.code == 200 => findings.extend(all(settings, gather, &session).await),
+        Ok(_) if answers => findings.extend(all(settings, gather, &session).await),
         // Everything else would be refused with the same words; a wrong clock may be the cause.
         Ok(_) => {
             let (clocks, keeper) = tokio::join!(clocks(&session), clock::gather(gather, in_pod(settings)));
@@ -42,7 +44,7 @@ pub(super) async fn findings(settings: &Settings, gather: &Gather) -> Vec<Findin
         }
         Err(_) => {}
     }
-    findings
+    (findings, answers)
 }
 
 /// What only a server that answers can tell.

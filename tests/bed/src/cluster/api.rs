@@ -190,11 +190,6 @@ impl ControlPlane {
             (self.request("GET", path, "application/json", "").0 == 200).then_some(())
         });
     }
-
-    #[track_caller]
-    pub(super) fn proxy_start(&self) {
-        self.proxy.start(&self.namespace);
-    }
 }
 
 #[track_caller]

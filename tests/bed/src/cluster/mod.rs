@@ -3,7 +3,7 @@
 //! [`ControlPlane::for_bed`] puts it beside a bed's cluster router, where the border boxes reach it at [`ControlPlane::ADDRESS`]. A test
 //! that needs neither a bed nor an outage uses [`ControlPlane::shared`] and namespaces of its own within it.
 //!
-//! There is no kubelet and no controller-manager (but see [`ControlPlane::sign_certificates`]): EndpointSlices are written by hand,
+//! There is no kubelet and no controller-manager (but see [`ControlPlane::run_controllers`]): EndpointSlices are written by hand,
 //! nothing collects garbage, and ClusterRoles that are put together from others (`edit`, `view`) stay empty.
 
 mod api;
@@ -42,7 +42,7 @@ pub struct ControlPlane {
     api: Process,
     etcd: Process,
     proxy: Process,
-    signer: Process,
+    controllers: Process,
     authority: Authority,
     /// Of the files that are made as they are asked for.
     number: Mutex<u32>,
@@ -61,6 +61,12 @@ impl ControlPlane {
     /// Starts one and waits until it serves.
     #[track_caller]
     pub fn start() -> ControlPlane {
+        ControlPlane::start_with(&[])
+    }
+
+    /// As [`ControlPlane::start`], with more arguments for kube-apiserver.
+    #[track_caller]
+    pub fn start_with(arguments: &[&str]) -> ControlPlane {
         let prefix = format!("{}-api", reaper::new_prefix());
         let namespace = Namespace::create(prefix.clone());
         namespace.ip(&format!("address add {}/32 dev lo", Self::ADDRESS));
@@ -81,15 +87,17 @@ impl ControlPlane {
         let serving = authority.issue("serving", "/CN=kube-apiserver", &[&serving, "extendedKeyUsage=serverAuth"]);
         let admin = authority.issue("admin", "/O=system:masters/CN=admin", &["extendedKeyUsage=clientAuth"]);
         let service_accounts = authority.signing_key("service-accounts");
+        let mut api = api_arguments(path, &authority.credential(), &serving, &service_accounts);
+        api.extend(arguments.iter().map(|&a| a.to_owned()));
         let control = ControlPlane {
-            api: Process::new(
-                "kube-apiserver",
-                api_arguments(path, &authority.credential(), &serving, &service_accounts),
-                path,
-            ),
+            api: Process::new("kube-apiserver", api, path),
             etcd,
             proxy: Process::new("kubectl", proxy_arguments(path), path),
-            signer: Process::new("kube-controller-manager", signer_arguments(path, &authority.credential()), path),
+            controllers: Process::new(
+                "kube-controller-manager",
+                controllers_arguments(path, &authority.credential()),
+                path,
+            ),
             authority,
             number: Mutex::new(0),
             dir,
@@ -143,12 +151,11 @@ impl ControlPlane {
         self.dir.path()
     }
 
-    /// Starts kube-controller-manager with what signs and approves nothing but certificates: approved requests get theirs.
+    /// Starts kube-controller-manager with two controllers alone, unless it runs: one signs the certificates of approved requests, one
+    /// puts ClusterRoles such as `edit` together.
     #[track_caller]
-    pub fn sign_certificates(&self) {
-        if !self.signer.started() {
-            self.signer.start(&self.namespace);
-        }
+    pub fn run_controllers(&self) {
+        self.controllers.ensure(&self.namespace);
     }
 
     /// The place in the audit log now.
@@ -189,7 +196,7 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        for process in [&self.signer, &self.proxy, &self.api, &self.etcd] {
+        for process in [&self.controllers, &self.proxy, &self.api, &self.etcd] {
             process.kill();
         }
         if std::thread::panicking() {
@@ -241,10 +248,10 @@ fn proxy_arguments(dir: &Path) -> Vec<String> {
     vec![format!("--kubeconfig={}", kubeconfig.display()), "proxy".to_owned(), format!("--port={PROXY_PORT}")]
 }
 
-fn signer_arguments(dir: &Path, authority: &Credential) -> Vec<String> {
+fn controllers_arguments(dir: &Path, authority: &Credential) -> Vec<String> {
     vec![
         format!("--kubeconfig={}", dir.join("admin.kubeconfig").display()),
-        "--controllers=certificatesigningrequest-signing-controller".to_owned(),
+        "--controllers=certificatesigningrequest-signing-controller,clusterrole-aggregation-controller".to_owned(),
         format!("--cluster-signing-cert-file={}", authority.certificate.display()),
         format!("--cluster-signing-key-file={}", authority.key.display()),
         "--leader-elect=false".to_owned(),

@@ -17,9 +17,7 @@ impl ControlPlane {
     #[track_caller]
     pub fn start_api(&self) {
         self.api.start(&self.namespace);
-        if !self.proxy.started() {
-            self.proxy_start();
-        }
+        self.proxy.ensure(&self.namespace);
         self.await_ready();
     }
 

@@ -30,18 +30,23 @@ impl Process {
 
     #[track_caller]
     pub fn start(&self, namespace: &Namespace) {
+        assert!(self.ensure(namespace), "{} runs already", self.name);
+    }
+
+    /// Starts it unless that was done; whether it did.
+    #[track_caller]
+    pub fn ensure(&self, namespace: &Namespace) -> bool {
         let mut child = self.child();
-        assert!(child.is_none(), "{} runs already", self.name);
+        if child.is_some() {
+            return false;
+        }
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file can be opened");
         let mut command = Command::new(binary(self.name));
         command.args(&self.arguments).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor can be doubled")).stderr(log);
         let spawned = namespace.within(|| command.spawn());
         *child = Some(spawned.unwrap_or_else(|e| panic!("cannot run {}: {e}", self.name)));
-    }
-
-    pub fn started(&self) -> bool {
-        self.child().is_some()
+        true
     }
 
     /// # Panics
