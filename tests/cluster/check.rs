@@ -112,11 +112,20 @@ fn without_the_definition_and_with_another_one_it_says_so() {
     eventually("the changed schema is told", || {
         let lines = check_api(&control, &kubeconfig);
         let told = group(&lines, "crd").iter().any(|l| {
-            l.level == "WARN" && l.what.contains("spec.ports.maxItems is 7") && l.what.contains("kubectl shows the columns")
+            l.level == "WARN"
+                && l.what.contains("spec.ports.maxItems is 7")
+                && l.what.contains("kubectl shows the columns")
         });
         told.then_some(())
     });
-    control.kubectl(&["patch", "crd", name, "--type=json", "-p", r#"[{"op":"remove","path":"/spec/versions/0/subresources"}]"#]);
+    control.kubectl(&[
+        "patch",
+        "crd",
+        name,
+        "--type=json",
+        "-p",
+        r#"[{"op":"remove","path":"/spec/versions/0/subresources"}]"#,
+    ]);
     eventually("the missing subresource is told", || {
         let lines = check_api(&control, &kubeconfig);
         group(&lines, "crd").iter().any(|l| l.level == "FAIL" && l.what.contains("status subresource")).then_some(())
@@ -205,16 +214,16 @@ fn a_wrong_credential_and_a_wrong_clock_are_told() {
 #[test]
 fn a_name_that_another_machine_renews_is_told() {
     let (control, kubeconfig) = installed();
-    let lease = |renewed: jiff_free::Now| {
+    let lease = |renewed: String| {
         json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": "border", "namespace": "smartnat-system"},
-            "spec": {"holderIdentity": "ffffffffffffffffffffffffffffffff", "leaseDurationSeconds": 3600, "renewTime": renewed.0},
+            "spec": {"holderIdentity": "ffffffffffffffffffffffffffffffff", "leaseDurationSeconds": 3600, "renewTime": renewed},
         })
     };
-    control.apply(lease(jiff_free::now()));
+    control.apply(lease(format!("{:.6}", jiff::Timestamp::now())));
     assert_told(&check_api(&control, &kubeconfig), "FAIL", "lease", &["held by another machine (ffffffff"]);
-    control.apply(lease(jiff_free::Now("2020-01-01T00:00:00.000000Z".to_owned())));
+    control.apply(lease("2020-01-01T00:00:00.000000Z".to_owned()));
     assert_told(&check_api(&control, &kubeconfig), "WARN", "lease", &["takes it over"]);
 }
 
@@ -258,9 +267,9 @@ fn mappings_of_mode_service_without_ipvs_are_named_and_those_of_mode_direct_are_
     let kubeconfig = lab.control.kubeconfig_for(ACCOUNT);
     let check = || check(&lab.bed.border, RIGHT_CLOCK, ["--kubeconfig", kubeconfig.to_str().unwrap()]);
 
-    lab.put(&Mapping::new("straight", "web").address(Bed::EXT1).port(80).mode("direct"));
+    lab.put(&Mapping::new("straight").address(Bed::EXT1).usual_ports());
     assert_all_ok(&check(), &["kube-proxy"]);
-    lab.put(&Mapping::new("by-service", "web").address(Bed::EXT2).port(80).mode("service"));
+    lab.put(&Mapping::new("by-service").address(Bed::EXT2).usual_ports().by_cluster_ip());
     assert_told(&check(), "FAIL", "kube-proxy", &["default/by-service", "not running on this box"]);
     for mode in ["iptables", "nftables"] {
         let proxy = KubeProxy::start(&lab, mode);

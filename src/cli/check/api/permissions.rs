@@ -58,7 +58,7 @@ const NEEDED: [Need; 6] = [
         ..need(
             "coordination.k8s.io",
             "leases",
-            &["get", "list", "watch", "create", "update", "patch", "delete"],
+            &["get", "list", "create", "update"],
             (Level::Fail, "nothing keeps two boxes from using one name, and dead ones are not told"),
         )
     },
