@@ -6,6 +6,7 @@
 
 mod admission;
 mod agreement;
+mod check;
 mod columns;
 mod credentials;
 mod deploy;
