@@ -283,19 +283,8 @@ fn subcommands_read_the_objects_from_the_api() {
     let plan = daemon.command(&["plan"]);
     let text = String::from_utf8_lossy(&plan.stdout);
     assert!(plan.status.success() && text.contains("default/web") && text.contains("203.0.113.10"), "{plan:?}");
-    let trace = daemon.command(&[
-        "trace",
-        "-i",
-        "eth1",
-        "-s",
-        "192.0.2.10",
-        "-d",
-        "203.0.113.10",
-        "-p",
-        "tcp",
-        "--dport",
-        "80",
-    ]);
+    let packet = "trace --interface eth1 --source 192.0.2.10 --destination 203.0.113.10 --port 80";
+    let trace = daemon.command(&packet.split(' ').collect::<Vec<_>>());
     assert!(String::from_utf8_lossy(&trace.stdout).contains("default/web"), "{trace:?}");
     lab.control.stop_api();
     let plan = daemon.command(&["plan"]);
