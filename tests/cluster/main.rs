@@ -4,8 +4,9 @@
 
 #![forbid(unsafe_code)]
 
-mod fleet;
 mod deploy;
+mod fleet;
+mod forget;
 mod harness;
 mod life;
 mod support;
