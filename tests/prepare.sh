@@ -28,7 +28,7 @@ need_commands() {
 # Tools that the daemon and the tests call, and a linker.
 need_tools() {
     need_commands ip=iproute2 iptables=iptables ip6tables=iptables ipset=ipset conntrack=conntrack nft=nftables \
-        sysctl=procps curl=curl cc=gcc
+        sysctl=procps curl=curl faketime=faketime cc=gcc
     iptables --version | grep -q nf_tables ||
         die "iptables is not the nf_tables variant: update-alternatives --set iptables /usr/sbin/iptables-nft"
 }

@@ -76,11 +76,11 @@ mod tests {
             let (filter, complaint) = filter(given, verbosity);
             (filter.to_string(), complaint)
         };
-        assert_eq!(text(None, Verbosity::Normal), ("info".into(), None));
+        assert!(text(None, Verbosity::Normal).0.split(',').any(|directive| directive == "info"));
         assert!(text(None, Verbosity::Debug).0.contains("smartnat=debug"));
         assert_eq!(text(Some("smartnat=trace"), Verbosity::Quiet), ("smartnat=trace".into(), None));
         let (filter, complaint) = text(Some("smartnat=loud"), Verbosity::Quiet);
-        assert_eq!(filter, "warn");
+        assert!(filter.split(',').any(|directive| directive == "warn"), "{filter}");
         assert!(complaint.unwrap().contains("RUST_LOG is not used"));
     }
 }

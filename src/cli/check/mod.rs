@@ -5,6 +5,7 @@ mod features;
 mod first_smartnat;
 mod gather;
 mod interfaces;
+mod kube_proxy;
 mod marks;
 mod privileges;
 mod routes;
@@ -12,8 +13,9 @@ mod sysctls;
 mod tools;
 mod variant;
 
-use super::world::{self, HostArgs};
+use super::world;
 use super::{Answer, CliError, say};
+use crate::model::World;
 use crate::plan;
 use crate::settings::Settings;
 use gather::Gather;
@@ -57,24 +59,37 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
     let mut findings = privileges::evaluate(&gather.read("/proc/self/status").unwrap_or_default());
     findings.extend(tools::evaluate(&tools::gather(&gather).await));
     findings.extend(features::evaluate(&features::gather(&gather).await));
-    findings.extend(variant::evaluate(&variant::gather(&gather).await));
+    let variants = variant::gather(&gather).await;
+    findings.extend(variant::evaluate(&variants));
     findings.extend(marks::evaluate(settings.border.marks, &marks::gather(&gather).await));
     findings.extend(first_smartnat::findings(settings.tool_timeout).await);
-    findings.extend(api::findings(&settings, &gather).await);
-    match world::world(&settings, &HostArgs::default()).await {
-        Ok(world) => {
+    let (about_api, objects_there) = api::findings(&settings, &gather).await;
+    findings.extend(about_api);
+    let snapshot = |error| {
+        Finding::fail("snapshot", crate::error_chain(&error), "correct it: what depends on it has not been looked at")
+    };
+    // The host can be judged without objects; that the API is away has been told.
+    let objects = match objects_there {
+        true => world::objects(&settings).await.unwrap_or_else(|error| {
+            findings.push(snapshot(error));
+            None
+        }),
+        false => None,
+    };
+    match world::host(None).await {
+        Ok(host) => {
+            let slots = plan::slots::remembered(&settings.border, &host.own_rules);
+            let world = World { host, objects: objects.map(Into::into), slots };
             let plan = plan::plan(&settings.border, &world);
             findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
             findings.extend(routes::evaluate(&world.host, &plan));
             let daemon_runs = super::status::daemon_answers(settings.monitor).await;
             let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
             findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));
+            let in_use = kube_proxy::in_use(&world, &plan);
+            findings.extend(kube_proxy::evaluate(&kube_proxy::gather(&gather, &variants).await, &in_use));
         }
-        Err(error) => findings.push(Finding::fail(
-            "snapshot",
-            crate::error_chain(&error),
-            "correct it: without host and objects the other checks cannot be made",
-        )),
+        Err(error) => findings.push(snapshot(error)),
     }
     say(&print(&findings))?;
     Ok(if findings.iter().any(|f| f.level == Level::Fail) { Answer::No } else { Answer::Done })

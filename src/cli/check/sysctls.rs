@@ -1,5 +1,4 @@
 use super::Finding;
-use crate::api::MappingMode;
 use crate::plan::Plan;
 
 const GROUP: &str = "sysctls";
@@ -10,7 +9,6 @@ const SMALL_TABLE: u64 = 65_536;
 pub(super) fn evaluate(plan: &Plan, daemon_runs: bool, read: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
     let mut findings = planned(plan, daemon_runs, read);
     findings.extend(conntrack(read));
-    findings.extend(ipvs(read));
     findings
 }
 
@@ -64,21 +62,6 @@ fn conntrack(read: &dyn Fn(&str) -> Option<String>) -> Option<Finding> {
         return Some(Finding::warn(GROUP, format!("nf_conntrack_max is {max}: few connections for a border"), remedy));
     }
     Some(Finding::ok(GROUP, format!("{entries} of {max} connections are tracked")))
-}
-
-/// Mappings of mode service go through IPVS, which hides its connections from conntrack unless told not to.
-fn ipvs(read: &dyn Fn(&str) -> Option<String>) -> Option<Finding> {
-    match read("ipv4/vs/conntrack")?.as_str() {
-        "1" => Some(Finding::ok(GROUP, "IPVS keeps conntrack entries")),
-        value => Some(Finding::warn(
-            GROUP,
-            format!(
-                "net/ipv4/vs/conntrack is {value}: answers of Mappings of mode {} would be lost",
-                MappingMode::Service.as_str()
-            ),
-            "let kube-proxy run in IPVS mode (it sets 1), or sysctl -w net.ipv4.vs.conntrack=1",
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -137,10 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn a_small_or_full_conntrack_table_and_ipvs_without_conntrack_are_told() {
+    fn a_small_or_full_conntrack_table_is_told() {
         assert_eq!(with("netfilter/nf_conntrack_max", "4096")[1].0, Level::Warn);
         assert_eq!(with("netfilter/nf_conntrack_count", "220000")[1].0, Level::Fail);
-        assert_eq!(with("ipv4/vs/conntrack", "0")[2].0, Level::Warn);
-        assert_eq!(with("ipv4/vs/conntrack", "1")[2].0, Level::Ok);
     }
 }

@@ -21,6 +21,13 @@ pub(super) async fn gather(gather: &Gather) -> Variants {
     }
 }
 
+impl Variants {
+    /// What stands in either of them, as far as it may be read.
+    pub(super) fn saved(&self) -> impl Iterator<Item = &str> {
+        [&self.nft, &self.legacy].into_iter().filter_map(Ran::stdout)
+    }
+}
+
 pub(super) fn evaluate(v: &Variants) -> Vec<Finding> {
     let Some(version) = v.version.stdout() else {
         // A missing iptables is told among the tools.

@@ -3,13 +3,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use http::Request;
-use http::header::{ACCEPT, CONTENT_TYPE, DATE};
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use kube::Client;
 use kube::client::Body;
 use serde_json::Value;
 
+use crate::cluster::{self, RequestError};
 use crate::error_chain;
 
 /// Longest wait for one answer.
@@ -21,11 +20,6 @@ pub(super) struct Reply {
     pub(super) code: u16,
     /// `Null` when it is no JSON.
     pub(super) body: Value,
-    /// The server's clock when it answered, cut to whole seconds.
-    pub(super) date: Option<Timestamp>,
-    /// This box's clock when the question left and when the answer was there.
-    pub(super) sent: Timestamp,
-    pub(super) received: Timestamp,
     pub(super) took: Duration,
 }
 
@@ -71,26 +65,21 @@ pub(super) async fn post(client: &Client, path: &str, body: &Value) -> Asked {
 
 async fn send(client: &Client, request: Result<Request<Body>, http::Error>) -> Asked {
     let request = request.map_err(|e| trouble(&e))?;
-    let (begin, sent) = (Instant::now(), Timestamp::now());
+    let begin = Instant::now();
     let exchange = async {
         let answer = client.send(request).await?;
-        let (took, received) = (begin.elapsed(), Timestamp::now());
-        let code = answer.status().as_u16();
-        let date = answer.headers().get(DATE).and_then(|d| DateTimeParser::new().parse_timestamp(d.as_bytes()).ok());
+        let (took, code) = (begin.elapsed(), answer.status().as_u16());
         let bytes = answer.into_body().collect_bytes().await?;
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok::<_, kube::Error>(Reply { code, body, date, sent, received, took })
+        Ok::<_, kube::Error>(Reply { code, body, took })
     };
-    match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(answer) => answer.map_err(|e| match e {
-            kube::Error::Auth(_) => Trouble { kind: TroubleKind::Credential, text: error_chain(&e) },
-            e => trouble(&e),
-        }),
-        Err(_) => Err(Trouble {
-            kind: TroubleKind::Timeout,
-            text: format!("no answer within {} seconds", PATIENCE.as_secs()),
-        }),
-    }
+    cluster::within(PATIENCE, exchange).await.map_err(|e| match e {
+        RequestError::Silent(_) => Trouble { kind: TroubleKind::Timeout, text: e.to_string() },
+        RequestError::Kube(e @ kube::Error::Auth(_)) => {
+            Trouble { kind: TroubleKind::Credential, text: error_chain(&e) }
+        }
+        RequestError::Kube(e) => trouble(&e),
+    })
 }
 
 fn trouble(error: &(dyn Error + 'static)) -> Trouble {

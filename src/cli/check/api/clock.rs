@@ -1,16 +1,14 @@
 //! This box's clock against the API server's, and whether anything keeps it right.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use super::ask::Reply;
 use crate::cli::check::Finding;
 use crate::cli::check::gather::{Gather, Ran};
+use crate::cluster::clock::Clocks;
 
 const GROUP: &str = "clock";
 const WARN: SignedDuration = SignedDuration::from_secs(2);
 const FAIL: SignedDuration = SignedDuration::from_secs(30);
-/// The server's clock is told in whole seconds.
-const RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 const REMEDY: &str =
     "keep the clocks of this box and of the API server right by NTP: systemd-timesyncd, chrony or ntpd";
 
@@ -33,32 +31,18 @@ pub(super) async fn gather(gather: &Gather, in_pod: bool) -> Keeper {
     }
 }
 
-pub(super) fn evaluate(replies: &[&Reply], keeper: &Keeper) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = skew(replies).map(ahead).into_iter().collect();
-    findings.extend(kept(keeper));
-    findings
+/// `clocks`: `None` when the API server told no time.
+pub(super) fn evaluate(clocks: Option<&Clocks>, keeper: &Keeper) -> Vec<Finding> {
+    clocks.map(skew).into_iter().chain(kept(keeper)).collect()
 }
 
-/// By how much this box's clock is ahead of the server's: the least and the most that agrees with every answer.
-fn skew(replies: &[&Reply]) -> Option<(SignedDuration, SignedDuration)> {
-    let one = |sent: Timestamp, received: Timestamp, date: Timestamp| {
-        (sent.duration_since(date) - RESOLUTION, received.duration_since(date))
-    };
-    let each = replies.iter().filter_map(|r| Some(one(r.sent, r.received, r.date?)));
-    each.reduce(|(low, high), (l, h)| (low.max(l), high.min(h)))
-}
-
-fn ahead((least, most): (SignedDuration, SignedDuration)) -> Finding {
-    let (off, direction) = if least > SignedDuration::ZERO {
-        (least, "ahead of")
-    } else if most < SignedDuration::ZERO {
-        (-most, "behind")
-    } else {
-        (SignedDuration::ZERO, "")
-    };
+fn skew(clocks: &Clocks) -> Finding {
+    let skew = clocks.skew();
+    let off = skew.abs();
     if off <= WARN {
         return Finding::ok(GROUP, "this box's clock agrees with the API server's");
     }
+    let direction = if skew.is_positive() { "behind" } else { "ahead of" };
     let what = format!("this box's clock is {} s {direction} the API server's", off.as_secs());
     if off > FAIL {
         return Finding::fail(
@@ -102,44 +86,32 @@ fn judged(who: &str, synchronised: bool) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use serde_json::Value;
+    use jiff::Timestamp;
 
     use super::*;
     use crate::cli::check::Level;
 
-    /// An answer with the server's clock at second 1000, and what this box's clock showed meanwhile.
-    fn reply(sent: f64, received: f64) -> Reply {
-        let at = |s: f64| Timestamp::from_millisecond((s * 1000.0) as i64).unwrap();
-        Reply {
-            code: 200,
-            body: Value::Null,
-            date: Some(at(1000.0)),
-            sent: at(sent),
-            received: at(received),
-            took: Duration::ZERO,
-        }
-    }
-
-    fn level(replies: &[Reply]) -> Level {
-        ahead(skew(&replies.iter().collect::<Vec<_>>()).unwrap()).level
+    /// This box's clock against one that shows 1000.
+    fn finding(ours: i64) -> Finding {
+        let at = |s: i64| Timestamp::from_second(s).unwrap();
+        skew(&Clocks { server: at(1000), ours: at(ours), took: SignedDuration::ZERO })
     }
 
     #[test]
-    fn only_what_is_sure_counts_as_skew() {
-        // The server's clock was between 1000 and 1001, and a slow answer may have been on its way all the time.
-        assert_eq!(level(&[reply(1000.5, 1000.6)]), Level::Ok);
-        assert_eq!(level(&[reply(1002.9, 1003.0)]), Level::Ok);
-        assert_eq!(level(&[reply(1003.1, 1003.2)]), Level::Warn);
-        assert_eq!(level(&[reply(997.0, 997.9)]), Level::Warn);
-        assert_eq!(level(&[reply(990.0, 1000.5)]), Level::Ok);
-        assert_eq!(level(&[reply(990.0, 1000.5), reply(996.0, 996.1)]), Level::Warn);
-        assert_eq!(level(&[reply(8200.0, 8200.1)]), Level::Fail);
-        assert_eq!(level(&[reply(900.0, 900.1)]), Level::Fail);
-        let f = ahead(skew(&[&reply(8200.0, 8200.1)]).unwrap());
-        assert!(f.what.contains("7199 s ahead of"), "{f:?}");
-        assert_eq!(skew(&[&Reply { date: None, ..reply(1.0, 1.0) }]), None);
+    fn skew_is_told_with_its_direction() {
+        for (ours, level) in [
+            (1000, Level::Ok),
+            (998, Level::Ok),
+            (1003, Level::Ok),
+            (1004, Level::Warn),
+            (997, Level::Warn),
+            (969, Level::Fail),
+        ] {
+            assert_eq!(finding(ours).level, level, "{ours}");
+        }
+        let ahead = finding(8201);
+        assert!(ahead.level == Level::Fail && ahead.what.contains("7200 s ahead of"), "{ahead:?}");
+        assert!(finding(900).what.contains("100 s behind"), "{:?}", finding(900));
     }
 
     #[test]

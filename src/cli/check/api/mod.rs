@@ -4,41 +4,73 @@
 mod ask;
 mod clock;
 mod crd;
+mod credential;
+mod lease;
 mod permissions;
 mod reach;
 mod schema;
 
+use jiff::Timestamp;
+
 use super::Finding;
 use super::gather::Gather;
-use crate::cluster;
+use crate::cluster::clock::Clocks;
+use crate::cluster::{self, Session, machine};
 use crate::settings::{ObjectSource, Settings};
 use ask::Asked;
 
-pub(super) async fn findings(settings: &Settings, gather: &Gather) -> Vec<Finding> {
+/// And whether objects can be had.
+pub(super) async fn findings(settings: &Settings, gather: &Gather) -> (Vec<Finding>, bool) {
     if let Some(finding) = reach::not_asked(&settings.objects) {
-        return vec![finding];
+        return (vec![finding], true);
     }
     let session = match cluster::connect(&settings.objects).await {
         Ok(session) => session,
-        Err(error) => return vec![reach::unusable(&error)],
+        Err(error) => return (vec![reach::unusable(&error)], false),
     };
-    let client = &session.client;
-    let version = ask::get(client, "/version").await;
+    let version = ask::get(&session.client, "/version").await;
     let mut findings = vec![reach::evaluate(&session.server, &version)];
-    let Some(reply) = version.as_ref().ok() else { return findings };
-    let in_pod = settings.objects == ObjectSource::InCluster;
-    let keeper = clock::gather(gather, in_pod);
-    if reply.code != 200 {
-        // The rest would only say the same, but for the clock, which may be why.
-        findings.extend(clock::evaluate(&[reply], &keeper.await));
-        return findings;
+    // What cannot be read of it was told by `connect`.
+    if let Ok(credential) = cluster::credential::of(&settings.objects).await {
+        findings.push(credential::evaluate(credential.as_ref(), Timestamp::now()));
     }
-    let (crd, permissions, keeper) =
-        tokio::join!(crd::gather(client), permissions::gather(client, &settings.namespace), keeper);
-    findings.extend(crd::evaluate(&crd));
+    let answers = version.as_ref().is_ok_and(|reply| reply.code == 200);
+    match version {
+        Ok(_) if answers => findings.extend(all(settings, gather, &session).await),
+        // Everything else would be refused with the same words; a wrong clock may be the cause.
+        Ok(_) => {
+            let (clocks, keeper) = tokio::join!(clocks(&session), clock::gather(gather, in_pod(settings)));
+            findings.extend(clock::evaluate(clocks.as_ref(), &keeper));
+        }
+        Err(_) => {}
+    }
+    (findings, answers)
+}
+
+/// What only a server that answers can tell.
+async fn all(settings: &Settings, gather: &Gather, session: &Session) -> Vec<Finding> {
+    let (client, namespace, instance) = (&session.client, &settings.namespace, &settings.border.instance_name);
+    let (crd, permissions, lease, clocks, keeper) = tokio::join!(
+        crd::gather(client),
+        permissions::gather(client, namespace),
+        lease::gather(client, namespace, instance),
+        clocks(session),
+        clock::gather(gather, in_pod(settings)),
+    );
+    let mut findings = crd::evaluate(&crd);
     findings.extend(permissions::evaluate(&permissions));
-    findings.extend(clock::evaluate(&[reply], &keeper));
+    let now = clocks.map_or_else(Timestamp::now, |c| c.server);
+    findings.extend(lease::evaluate(instance, &lease, &machine::id(), now));
+    findings.extend(clock::evaluate(clocks.as_ref(), &keeper));
     findings
+}
+
+async fn clocks(session: &Session) -> Option<Clocks> {
+    tokio::time::timeout(ask::PATIENCE, cluster::clock::compare(&session.client)).await.ok()?.ok()
+}
+
+fn in_pod(settings: &Settings) -> bool {
+    settings.objects == ObjectSource::InCluster
 }
 
 /// An answer that is of no use, in words.
