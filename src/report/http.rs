@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{Health, Report, health, readiness, render_metrics, status_document};
+use super::{Health, Report, StatusDocument, health, readiness, render_metrics};
 use crate::apply::conntrack::{self, ConntrackCounts};
 use crate::settings::MonitorAddress;
 
@@ -136,8 +136,13 @@ async fn metrics(State(m): State<Monitor>, headers: HeaderMap) -> Response {
 
 async fn status(State(m): State<Monitor>) -> Response {
     let report = m.report.borrow().clone();
-    let document = status_document(&report, &m.instance);
-    ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+    let document = StatusDocument { report: &report, instance: &m.instance };
+    match serde_json::to_string_pretty(&document) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("the status cannot be written: {error}\n")).into_response()
+        }
+    }
 }
 
 #[cfg(test)]

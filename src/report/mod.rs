@@ -16,5 +16,5 @@ pub use http::{HttpError, Monitor, router, serve};
 pub use metrics::render as render_metrics;
 pub use state::{Counters, Failure, LastPass, Outcomes, PassDurations, PassReport, Report, SourceReport, Transitions};
 pub(crate) use status::interface_document;
-pub use status::{invalid, mapping_status, status_document};
+pub use status::{StatusDocument, invalid, mapping_status};
 pub use systemd::{Systemd, status_line};

@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
 use super::health::{rfc3339, timestamp};
-use super::{Outcomes, Report, Transitions};
+use super::{Failure, LastPass, Report, SourceReport, Transitions};
 use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
 use crate::plan::{InterfaceOutcome, MappingOutcome};
 use crate::sources::SourceState;
@@ -60,13 +61,48 @@ pub fn mapping_status(outcome: &MappingOutcome, instance: &str, transitions: &Tr
 }
 
 /// The JSON of `/status`: every Mapping as its status would read, interfaces, sources, the last pass.
-pub fn status_document(report: &Report, instance: &str) -> Value {
-    let Outcomes { mappings, interfaces } = &*report.outcomes;
-    let mappings: Vec<Value> = mappings
-        .iter()
-        .map(|(key, outcome)| {
+///
+/// Mappings are put together while they are written, one at a time: ten thousand of them as a tree take hundreds of megabytes.
+pub struct StatusDocument<'a> {
+    pub report: &'a Report,
+    pub instance: &'a str,
+}
+
+impl Serialize for StatusDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let StatusDocument { report, instance } = self;
+        let mut document = serializer.serialize_map(None)?;
+        document.serialize_entry("version", env!("CARGO_PKG_VERSION"))?;
+        document.serialize_entry("instance", instance)?;
+        document.serialize_entry("started", &rfc3339(report.started))?;
+        document.serialize_entry("borderClosed", &report.border_closed)?;
+        document.serialize_entry("ready", &report.ready)?;
+        let pass = |p: LastPass| json!({ "time": rfc3339(p.at), "seconds": p.took.as_secs_f64() });
+        document.serialize_entry("lastPass", &report.last_pass.map(pass))?;
+        let failure = |f: &Failure| json!({ "since": rfc3339(f.since), "attempts": f.attempts, "command": f.command, "message": f.message });
+        document.serialize_entry("failure", &report.failure.as_ref().map(failure))?;
+        document.serialize_entry("mappings", &Mappings(self))?;
+        let interfaces: Vec<Value> = report.outcomes.interfaces.iter().map(interface_document).collect();
+        document.serialize_entry("interfaces", &interfaces)?;
+        let sources: Vec<Value> = report.sources.iter().map(|(name, source)| source_document(name, source)).collect();
+        document.serialize_entry("sources", &sources)?;
+        let credential = report.credential.as_ref().map(|c| {
+            let expires = c.expires.map(|e| e.to_string());
+            json!({ "kind": c.kind.as_str(), "expires": expires, "expired": report.credential_expired })
+        });
+        document.serialize_entry("credential", &credential)?;
+        document.end()
+    }
+}
+
+struct Mappings<'a>(&'a StatusDocument<'a>);
+
+impl Serialize for Mappings<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let StatusDocument { report, instance } = self.0;
+        let started = Transitions { accepted: report.started, programmed: report.started };
+        serializer.collect_seq(report.outcomes.mappings.iter().map(|(key, outcome)| {
             let refused = outcome.refused.as_ref();
-            let started = Transitions { accepted: report.started, programmed: report.started };
             let transitions = report.transitions.get(key).unwrap_or(&started);
             json!({
                 "namespace": key.namespace,
@@ -78,37 +114,17 @@ pub fn status_document(report: &Report, instance: &str) -> Value {
                 "endpoints": outcome.endpoints,
                 "status": mapping_status(outcome, instance, transitions),
             })
-        })
-        .collect();
-    let sources: Vec<Value> = report
-        .sources
-        .iter()
-        .map(|(name, source)| {
-            let (state, reason) = match &source.state {
-                SourceState::Syncing => ("syncing", None),
-                SourceState::Current => ("current", None),
-                SourceState::Away { reason } => ("away", Some(reason)),
-            };
-            json!({ "name": name, "state": state, "since": rfc3339(source.since), "reason": reason })
-        })
-        .collect();
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "instance": instance,
-        "started": rfc3339(report.started),
-        "borderClosed": report.border_closed,
-        "ready": report.ready,
-        "lastPass": report.last_pass.map(|p| json!({ "time": rfc3339(p.at), "seconds": p.took.as_secs_f64() })),
-        "failure": report.failure.as_ref().map(|f| json!({
-            "since": rfc3339(f.since), "attempts": f.attempts, "command": f.command, "message": f.message,
-        })),
-        "mappings": mappings,
-        "interfaces": interfaces.iter().map(interface_document).collect::<Vec<_>>(),
-        "sources": sources,
-        "credential": report.credential.as_ref().map(|c| json!({
-            "kind": c.kind.as_str(), "expires": c.expires.map(|e| e.to_string()), "expired": report.credential_expired,
-        })),
-    })
+        }))
+    }
+}
+
+fn source_document(name: &str, source: &SourceReport) -> Value {
+    let (state, reason) = match &source.state {
+        SourceState::Syncing => ("syncing", None),
+        SourceState::Current => ("current", None),
+        SourceState::Away { reason } => ("away", Some(reason)),
+    };
+    json!({ "name": name, "state": state, "since": rfc3339(source.since), "reason": reason })
 }
 
 /// One interface with its gateway's neighbour state beside the fields of the outcome.
@@ -122,7 +138,7 @@ pub(crate) fn interface_document(outcome: &InterfaceOutcome) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use super::super::PassReport;
+    use super::super::{Outcomes, PassReport};
     use super::*;
     use crate::model::{NeighbourState, ObjectKey};
     use crate::plan::{InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
@@ -223,7 +239,7 @@ mod tests {
             ..PassReport::default()
         };
         report.pass_ok(pass, now);
-        let d = status_document(&report, "border-1");
+        let d = json!(StatusDocument { report: &report, instance: "border-1" });
         assert_eq!(d["mappings"][0]["namespace"], "shop");
         assert_eq!(d["mappings"][0]["accepted"], true);
         assert_eq!(d["mappings"][0]["programmed"], json!({"ok": true, "reason": "Programmed", "message": "on eth1"}));

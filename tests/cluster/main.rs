@@ -16,6 +16,7 @@ mod fleet;
 mod forget;
 mod harness;
 mod life;
+mod memory;
 mod rights;
 mod several;
 mod source;

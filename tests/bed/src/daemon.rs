@@ -267,6 +267,12 @@ impl<'a> Daemon<'a> {
         });
     }
 
+    /// Its process id.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon runs").id()
+    }
+
     /// The program that it runs.
     pub fn program(&self) -> &Path {
         &self.program
