@@ -60,6 +60,20 @@ pub struct LocalSettings {
     pub state_dir: PathBuf,
 }
 
+/// Whether an instance can be named so: a DNS name in lower case.
+pub fn is_instance_name(text: &str) -> bool {
+    validate::is_instance_name(text)
+}
+
+/// The settings of subcommands that speak to the API server alone, from wherever they are run: `instances` and `forget`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSettings {
+    pub debug: bool,
+    pub objects: ObjectSource,
+    pub namespace: String,
+    pub lease: Duration,
+}
+
 /// Where the HTTP endpoints listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitorAddress {

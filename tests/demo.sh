@@ -6,23 +6,35 @@
 #   client2 192.0.2.130 ─ r2 ── 198.51.100.0/24 ─ eth2 ┘  10.0.0.0/24  └ pod2 10.244.2.2
 #   outsider 203.0.113.66 ──────┘
 #
+# With --cluster, Mappings, Services and EndpointSlices stand in a real Kubernetes API server behind the core, and kubectl tells the story.
+#
 # Everything happens in network namespaces of its own, which are removed at the end, also after a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # shellcheck source=tests/prepare.sh
 . tests/prepare.sh
+cluster=
+case "${1-}" in
+    "") ;;
+    --cluster) cluster=yes ;;
+    *) die "usage: tests/demo.sh [--cluster]" ;;
+esac
 need_root
 need_tools
 need_cargo
+[ -z "$cluster" ] || need_control_plane
 
 run=sn-demo-$$
 work=$(mktemp -d)
 declare -a background=()
+exec {plane_in}</dev/null
 
 finish() {
     local code=$?
     trap - EXIT
+    # The control plane ends, and cleans up, with its input.
+    exec {plane_in}>&- || true
     for pid in "${background[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
     for ns in border core pod1 pod2 r1 r2 client1 client2 outsider; do ip netns del "$run-$ns" 2>/dev/null || true; done
@@ -56,6 +68,28 @@ until_true() {
     done
 }
 
+# Starts etcd and kube-apiserver, connects them to the core, and sets namespace, address, server, kubeconfig and kubectl.
+start_control_plane() {
+    local line
+    mkfifo "$work/plane-in" "$work/plane-out"
+    "$control_plane" <"$work/plane-in" >"$work/plane-out" &
+    exec {plane_in}>"$work/plane-in"
+    while read -r line && [ "$line" != ready=yes ]; do declare -g "${line?}"; done <"$work/plane-out"
+    [ -n "${namespace-}" ] || die "the control plane did not start"
+    ip link add plane netns "$run-core" type veth peer name demo netns "$namespace"
+    on core ip link set plane up
+    on core ip addr add 10.0.9.1 peer "$address" dev plane
+    ip -n "$namespace" link set demo up
+    ip -n "$namespace" route add 10.0.9.1 dev demo
+    ip -n "$namespace" route add default via 10.0.9.1
+}
+# kubectl, shown as it would be typed.
+kc() {
+    printf '  \033[1m$ kubectl %s\033[0m\n' "$*"
+    kubectl_quietly "$@" | sed 's/^/  /'
+}
+kubectl_quietly() { ip netns exec "$namespace" env KUBECONFIG="$kubeconfig" "$kubectl" "$@"; }
+
 is_ready() { on border "$manager" status --json | grep -q '"ready": true'; }
 # The daemon's own process is the job, so that it can be killed.
 start_daemon() {
@@ -66,9 +100,10 @@ start_daemon() {
 }
 
 say "Building (the first time takes some minutes)"
-cargo build --quiet --bin smartnat-manager --example peer
+cargo build --quiet --bin smartnat-manager --example peer ${cluster:+--example control_plane}
 manager=$PWD/target/debug/smartnat-manager
 peer=$PWD/target/debug/examples/peer
+control_plane=$PWD/target/debug/examples/control_plane
 
 say "Laying out the network in namespaces $run-*"
 for ns in border core pod1 pod2 r1 r2 client1 client2 outsider; do
@@ -119,11 +154,29 @@ for n in 1 2; do
     ip netns exec "$run-pod$n" "$peer" serve --name "pod$n" --tcp 8080 --udp 9090 & background+=($!)
 done
 
-say "Starting smartnat-manager on the border with the Mappings of docs/examples/manifests"
-cp -r docs/examples/manifests "$work/manifests"
-export SNCTRLR_DEFAULT_GW_INTERFACE=eth0 SNCTRLR_INTERFACES_PATTERN='eth[1-9][0-9]*'
-export SNCTRLR_MANIFESTS=$work/manifests SNCTRLR_STATE_DIR=$work/state
-start_daemon
+export SNCTRLR_DEFAULT_GW_INTERFACE=eth0 SNCTRLR_INTERFACES_PATTERN='eth[1-9][0-9]*' SNCTRLR_STATE_DIR=$work/state
+export SNCTRLR_INSTANCE_NAME=border-1
+if [ -n "$cluster" ]; then
+    say "Starting a Kubernetes API server, and installing SmartNat into it"
+    start_control_plane
+    kc version
+    kc apply -k deploy/
+    say "The border gets a kubeconfig with no more rights than it needs"
+    ip netns exec "$namespace" env KUBECONFIG="$kubeconfig" KUBECTL="$kubectl" \
+        deploy/kubeconfig.sh --server "$server" --without-kube-proxy "$work/kubeconfigs" | sed 's/^/  /'
+    export KUBECONFIG=$work/kubeconfigs/smartnat.kubeconfig
+    say "Starting smartnat-manager on the border, and creating the objects of docs/examples/manifests"
+    start_daemon
+    kc apply -f docs/examples/manifests
+    kubectl_quietly wait mapping/web --for=condition=Programmed --timeout=20s >/dev/null
+    kc get mappings -o wide
+    kc get leases -n smartnat-system
+else
+    say "Starting smartnat-manager on the border with the Mappings of docs/examples/manifests"
+    cp -r docs/examples/manifests "$work/manifests"
+    export SNCTRLR_MANIFESTS=$work/manifests
+    start_daemon
+fi
 on border "$manager" status
 
 # ask WHO tcp|udp ADDRESS:PORT: what the client gets.
@@ -153,8 +206,12 @@ for source in 192.0.2.10 203.0.113.66; do
 done
 
 say "The Mapping is edited while it runs: the outsider's network is allowed too"
-sed -i 's|^\( *\)- 192.0.2.0/24.*|&\n\1- 203.0.113.64/26|' "$work/manifests/mappings.yaml"
-diff docs/examples/manifests/mappings.yaml "$work/manifests/mappings.yaml" | sed 's/^/  /' || true
+if [ -n "$cluster" ]; then
+    kc patch mapping web --type=json -p '[{"op": "add", "path": "/spec/allowedSources/-", "value": "203.0.113.64/26"}]'
+else
+    sed -i 's|^\( *\)- 192.0.2.0/24.*|&\n\1- 203.0.113.64/26|' "$work/manifests/mappings.yaml"
+    diff docs/examples/manifests/mappings.yaml "$work/manifests/mappings.yaml" | sed 's/^/  /' || true
+fi
 until_true 10 on outsider "$peer" get tcp 203.0.113.10:80 --timeout 1
 ask outsider tcp 203.0.113.10:80
 
@@ -166,5 +223,21 @@ ask client1 tcp 203.0.113.10:80
 ask client2 udp 198.51.100.10:53
 start_daemon
 on border "$manager" status
+
+if [ -n "$cluster" ]; then
+    say "What the API server refuses at once, and what only SmartNat can know: an older Mapping holds the endpoint"
+    sed 's/name: web$/name: late/; s/203.0.113.10 /203.0.113.10x/' docs/examples/manifests/mappings.yaml >"$work/late.yaml"
+    kc apply -f "$work/late.yaml" 2>&1 || true
+    sed 's/name: web$/name: late/; s/serviceName: late/serviceName: web/' docs/examples/manifests/mappings.yaml >"$work/late.yaml"
+    kc apply -f "$work/late.yaml"
+    kubectl_quietly wait mapping/late --for=condition=Accepted=false --timeout=20s >/dev/null
+    kc get mappings
+    say "The older one is deleted: its endpoints are free, and the younger one serves them"
+    kc delete mapping web
+    kubectl_quietly wait mapping/late --for=condition=Programmed --timeout=20s >/dev/null
+    kc get mappings
+    kc get events.events.k8s.io --sort-by=.eventTime
+    ask client1 tcp 203.0.113.10:80
+fi
 
 say "That was SmartNat. All of it ran in namespaces, which are removed now."

@@ -20,12 +20,15 @@ use super::{rules, schema};
     shortname = "snmap",
     doc = "A Mapping makes the border routers forward `external address : port` to a Service of its namespace, for the client sources that it allows.",
     printcolumn = r#"{"name": "Addresses", "type": "string", "jsonPath": ".spec.addresses", "description": "External addresses that clients connect to"}"#,
+    printcolumn = r#"{"name": "Ports", "type": "string", "jsonPath": ".spec.ports", "priority": 1, "description": "Ports that clients connect to"}"#,
     printcolumn = r#"{"name": "Service", "type": "string", "jsonPath": ".spec.serviceName", "description": "Service behind it"}"#,
+    printcolumn = r#"{"name": "ClusterIP", "type": "string", "jsonPath": ".status.serviceVIP", "priority": 1, "description": "ClusterIP of the Service"}"#,
     printcolumn = r#"{"name": "Mode", "type": "string", "jsonPath": ".spec.mode", "description": "service: by the ClusterIP; direct: straight to the pods"}"#,
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether it is valid and holds its endpoints"}"#,
     printcolumn = r#"{"name": "Programmed", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].status", "description": "Whether border routers serve it"}"#,
-    printcolumn = r#"{"name": "Invalid", "type": "string", "jsonPath": ".status.invalid", "priority": 1, "description": "no, or why it is refused"}"#,
-    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].reason", "description": "Why it is served or not, as a word"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].message", "description": "Why it is served or not; last, because it can be long"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(

@@ -51,6 +51,24 @@ pub(super) fn source() -> Value {
     ])
 }
 
+/// Of `spec.mode`.
+pub(super) fn mode() -> Value {
+    json!([rule(
+        "self.lowerAscii() in ['service', 'direct']",
+        "no mode; use service or direct",
+        r#"'"' + self + '" is no mode; use service or direct'"#,
+    )])
+}
+
+/// Of the `protocol` of one of `spec.ports`.
+pub(super) fn protocol() -> Value {
+    json!([rule(
+        "self.lowerAscii() in ['tcp', 'udp']",
+        "a protocol that is not served; use tcp or udp",
+        r#"'"' + self + '" is not served; use tcp or udp'"#,
+    )])
+}
+
 /// Of one of `spec.ports`.
 pub(super) fn port() -> Value {
     let message = "port is missing: write the port that clients connect to, 1 to 65535";

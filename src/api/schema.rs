@@ -15,6 +15,8 @@ const ADDRESS_LENGTH: usize = 45;
 const NETWORK_LENGTH: usize = ADDRESS_LENGTH + 4;
 /// A DNS label (RFC 1123), which names of Services and of their ports are.
 const LABEL_LENGTH: usize = 63;
+/// Of a mode or a protocol: longer than any, so that a wrong one is refused by the rule that says what to write instead.
+const WORD_LENGTH: usize = 16;
 /// A DNS subdomain (RFC 1123).
 const SUBDOMAIN_LENGTH: usize = 253;
 /// As of metav1.Condition.
@@ -67,8 +69,8 @@ pub(super) fn mode(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "default": "service",
-        "maxLength": 7,
-        "pattern": "^([Ss][Ee][Rr][Vv][Ii][Cc][Ee]|[Dd][Ii][Rr][Ee][Cc][Tt])$",
+        "maxLength": WORD_LENGTH,
+        rules::KEY: rules::mode(),
     })
 }
 
@@ -99,7 +101,7 @@ pub(super) fn service_port(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn protocol(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "maxLength": 3, "pattern": "^([Tt][Cc][Pp]|[Uu][Dd][Pp])$"})
+    json_schema!({"type": "string", "maxLength": WORD_LENGTH, rules::KEY: rules::protocol()})
 }
 
 pub(super) fn message(_: &mut SchemaGenerator) -> Schema {

@@ -55,6 +55,7 @@ pub enum ApplyError {
     /// The kernel did not take every route or rule; all the rest was applied.
     #[error("not all routes and rules could be written")]
     Routing(#[from] RoutingError),
+    /// All the rest was applied.
     #[error("kernel parameters could not be set")]
     Sysctl(#[from] SysctlError),
 }
@@ -118,7 +119,7 @@ impl Applier {
                 Ok(applied)
             }
             // All the rest was written, and is known.
-            Err(error @ ApplyError::Routing(_)) => Err(error),
+            Err(error @ (ApplyError::Routing(_) | ApplyError::Sysctl(_))) => Err(error),
             Err(error) => {
                 self.forget();
                 Err(error)
@@ -146,27 +147,27 @@ impl Applier {
         self.sysctls.retain(&desired.sysctls);
 
         self.sets.prepare(&desired.sets, scope, writes, repairs).await.map_err(write("sets"))?;
-        // One route that the kernel refuses must not keep the border open or a Mapping away: its error is told at the end.
-        let routed = match scope {
+        // One route or parameter that the kernel refuses must not keep the border open or a Mapping away: errors of both are told at the end.
+        let (routed, set) = match scope {
             Scope::Border => {
                 self.tables.apply(&desired.tables, scope.into(), writes, repairs).await.map_err(write("tables"))?;
                 let routed = self.routing.apply(desired, host, writes, repairs).await;
-                writes.sysctls += self.sysctls.apply(desired.sysctls.iter(), repairs)?;
-                routed
+                (routed, self.sysctls.apply(desired.sysctls.iter(), &mut writes.sysctls, repairs))
             }
             Scope::Full => {
                 let (interfaces, rest): (Vec<_>, Vec<_>) =
                     desired.sysctls.iter().partition(|(s, _)| matches!(s, Sysctl::Interface { .. }));
-                writes.sysctls += self.sysctls.apply(interfaces.into_iter(), repairs)?;
+                let first = self.sysctls.apply(interfaces.into_iter(), &mut writes.sysctls, repairs);
                 let routed = self.routing.apply(desired, host, writes, repairs).await;
                 self.tables.apply(&desired.tables, scope.into(), writes, repairs).await.map_err(write("tables"))?;
                 self.sets.finish(&desired.sets, writes).await.map_err(write("sets"))?;
-                writes.sysctls += self.sysctls.apply(rest.into_iter(), repairs)?;
+                let last = self.sysctls.apply(rest.into_iter(), &mut writes.sysctls, repairs);
                 applied.stuck_sets = self.sets.destroy_unwanted(&desired.sets, writes).await.map_err(write("sets"))?;
-                routed
+                (routed, sysctl::both(first, last))
             }
         };
         applied.waiting_routes = routed?;
+        set?;
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Kernel parameters: compared with what /proc really holds at every apply, written where they differ.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::applied::{Repair, RepairKind};
@@ -15,11 +15,15 @@ const PROC_NET: &str = "/proc/sys/net";
 pub enum SysctlError {
     #[error("{sysctl} could not be read; is the kernel module that provides it loaded?")]
     Read { sysctl: String, source: io::Error },
-    #[error(
-        "{sysctl} is {found:?} and could not be set to {wanted:?}; where /proc/sys is read-only (a container, \
-         ProtectKernelTunables=), set it from outside or make it writable"
-    )]
+    #[error("{sysctl} is {found:?} and could not be set to {wanted:?}")]
     Write { sysctl: String, found: String, wanted: String, source: io::Error },
+    /// Each with what it is and what it should be.
+    #[error(
+        "/proc/sys is read-only here, and not as it should be: {}; set them from outside (on the node, or by the init container of \
+         deploy/daemonset), or make it writable",
+        .0.join(", ")
+    )]
+    ReadOnly(Vec<String>),
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -38,13 +42,16 @@ impl Sysctls {
         Sysctls { state_dir, originals: None, held: BTreeMap::new() }
     }
 
-    /// Brings some sysctls to their values, in the order given; returns how many were written.
+    /// Brings some sysctls to their values, in the order given, and counts those written. Where /proc/sys is read-only they are only
+    /// compared, all of them.
     pub fn apply<'a>(
         &mut self,
         wanted: impl Iterator<Item = (&'a Sysctl, &'a String)>,
+        written: &mut usize,
         repairs: &mut Vec<Repair>,
-    ) -> Result<usize, SysctlError> {
+    ) -> Result<(), SysctlError> {
         let mut writes = Vec::new();
+        let mut refused = Vec::new();
         for (sysctl, value) in wanted {
             let found = match read(&sysctl.path()) {
                 Ok(found) => found,
@@ -62,24 +69,36 @@ impl Sysctls {
                 let what = format!("was {found} instead of {value}");
                 repairs.push(Repair { kind: RepairKind::Sysctl, name: sysctl.to_string(), what });
             }
-            writes.push((sysctl, value, found));
+            // Opened before anything is noted: what cannot be written is not ours to put back.
+            match File::options().write(true).open(Path::new(PROC_NET).join(sysctl.path())) {
+                Ok(file) => writes.push((sysctl, value, found, file)),
+                Err(source) if may_be_away(sysctl, &source) => {}
+                Err(source) if is_read_only(&source) => refused.push(format!("{sysctl} is {found}, wanted {value}")),
+                Err(source) => {
+                    let (sysctl, wanted) = (sysctl.to_string(), value.clone());
+                    return Err(SysctlError::Write { sysctl, found, wanted, source });
+                }
+            }
         }
-        if writes.is_empty() {
-            return Ok(0);
+        if !writes.is_empty() {
+            self.write(writes, written)?;
         }
+        if refused.is_empty() { Ok(()) } else { Err(SysctlError::ReadOnly(refused)) }
+    }
+
+    fn write(&mut self, writes: Vec<(&Sysctl, &String, String, File)>, written: &mut usize) -> Result<(), SysctlError> {
         let originals = match &mut self.originals {
             Some(originals) => originals,
             none => none.insert(Originals::load(&self.state_dir)?),
         };
-        originals.record(writes.iter().map(|(sysctl, value, found)| {
+        originals.record(writes.iter().map(|(sysctl, value, found, _)| {
             (sysctl.path(), Original { before: found.clone(), ours: (*value).clone() })
         }))?;
-        let mut written = 0;
-        for (sysctl, value, found) in writes {
-            match fs::write(Path::new(PROC_NET).join(sysctl.path()), value) {
+        for (sysctl, value, found, mut file) in writes {
+            match file.write_all(value.as_bytes()) {
                 Ok(()) => {
                     self.held.insert(sysctl.clone(), value.clone());
-                    written += 1;
+                    *written += 1;
                 }
                 Err(source) if may_be_away(sysctl, &source) => {
                     tracing::debug!(%sysctl, "the interface left before its sysctl was written");
@@ -90,7 +109,7 @@ impl Sysctls {
                 }
             }
         }
-        Ok(written)
+        Ok(())
     }
 
     /// Forgets those that are wanted no more, so that an interface that comes back is not taken for tampered with.
@@ -127,4 +146,20 @@ fn may_be_away(sysctl: &Sysctl, error: &io::Error) -> bool {
     const ENODEV: i32 = 19;
     matches!(sysctl, Sysctl::Interface { .. })
         && (error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV))
+}
+
+/// The outcome of two applies; what is read-only is named once and whole.
+pub fn both(first: Result<(), SysctlError>, second: Result<(), SysctlError>) -> Result<(), SysctlError> {
+    match (first, second) {
+        (Err(SysctlError::ReadOnly(mut some)), Err(SysctlError::ReadOnly(more))) => {
+            some.extend(more);
+            Err(SysctlError::ReadOnly(some))
+        }
+        (first, second) => first.and(second),
+    }
+}
+
+/// A read-only mount (EROFS), or a process that may not (EACCES, EPERM).
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }

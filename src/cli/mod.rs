@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod forget;
 mod http;
 mod plan;
 mod print;
@@ -28,7 +29,8 @@ Exit codes:
   0  done
   1  it failed; the message says what and why
   2  the command line or a setting is wrong
-  3  the answer is no: `check` found a failure, `plan --diff` found differences, `cleanup` refused";
+  3  the answer is no: `check` found a failure, `plan --diff` found differences, `cleanup` or `forget`
+     refused";
 
 #[derive(Debug, Parser)]
 #[command(name = "smartnat-manager", version, about, after_help = EXIT_CODES)]
@@ -55,6 +57,8 @@ enum Command {
     Check,
     /// Remove all that SmartNat programmed, the border last
     Cleanup(cleanup::CleanupArgs),
+    /// Take a border router that is gone for good out of the API: its Lease, what it said about Mappings, and deletions that wait for it
+    Forget(forget::ForgetArgs),
     /// Print the CustomResourceDefinition of Mappings
     Crd,
 }
@@ -149,6 +153,11 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
             let settings = settings.validate_local()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
             block_on(cleanup::run(settings, mark_bits, args))?
+        }
+        Command::Forget(args) => {
+            let settings = settings.validate_cluster()?;
+            quiet(settings.debug);
+            block_on(forget::run(settings, args))?
         }
         Command::Crd => {
             say(&crate::api::crd_yaml())?;

@@ -7,6 +7,7 @@ mod config;
 pub mod credential;
 mod explain;
 mod fleet;
+pub mod forget;
 mod keep;
 pub mod lease;
 pub mod machine;

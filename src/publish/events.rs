@@ -3,7 +3,7 @@
 use kube::runtime::events::{Event, EventType};
 
 use super::decide::Step;
-use super::statement::ACCEPTED;
+use super::statement::{ACCEPTED, entry};
 use crate::api::MappingStatus;
 use crate::cluster::Record;
 
@@ -46,7 +46,7 @@ fn judged(before: &MappingStatus, after: &MappingStatus) -> Option<Event> {
 
 /// This instance forwards now, or no longer, or fails for another reason.
 fn programmed(before: &Record, after: &MappingStatus, instance: &str) -> Option<Event> {
-    let old = before.entry(instance);
+    let old = entry(before, instance);
     let Some(new) = after.instances.iter().find(|i| i.name == instance) else {
         let served = old.filter(|o| o.programmed)?;
         let note = format!("{instance} does not serve {} any more", served.addresses.join(", "));

@@ -46,6 +46,8 @@ const SOURCE: &str = "status";
 const CONCURRENCY: usize = 8;
 /// What was changed meanwhile is looked at again when the watch tells, or after this.
 const OUTDATED: Duration = Duration::from_millis(500);
+/// What the API server rejects is tried again after this.
+const REJECTED: Duration = Duration::from_secs(60);
 /// A measured difference of clocks is good for this long.
 const OFFSET_VALID: Duration = Duration::from_secs(60);
 
@@ -55,6 +57,8 @@ pub struct Settings {
     pub instance: String,
     /// `SNCTRLR_MAX_FINALIZE_WAIT_MINUTES`.
     pub max_wait: Duration,
+    /// Duration of Leases; each instance looks at all of them four times in it.
+    pub lease: Duration,
 }
 
 /// Runs until the channel of records closes.
@@ -93,7 +97,7 @@ pub async fn run(
 
 /// What a task of its own came to.
 enum Job {
-    Write { key: ObjectKey, before: Arc<Record>, step: Step, result: Result<Record, WriteError> },
+    Write { key: ObjectKey, before: Arc<Record>, step: Step, result: Result<Box<Record>, WriteError> },
     Clock(Result<SignedDuration, WriteError>),
 }
 
@@ -219,6 +223,7 @@ impl Publisher {
             instance: &self.settings.instance,
             fleet: &self.fleet,
             max_wait: self.settings.max_wait,
+            seen_after: self.settings.lease / 2,
             now: Timestamp::now(),
             server_offset: offset,
             waited: self.queue.waited(&key, now),
@@ -227,6 +232,8 @@ impl Publisher {
             Step::Nothing => self.queue.rest(&key),
             Step::Wait(time) => self.queue.wait(key, now, time),
             Step::AskClock => self.ask_clock(key),
+            // What failed is tried at the pace of failures, so that none of it seems to be done while it waits.
+            step if self.trouble.lasts() => self.write(key, record, step),
             step => match self.paces.may(&key, &step, now) {
                 Ok(()) => self.write(key, record, step),
                 Err(later) => self.queue.wait(key, now, later),
@@ -254,7 +261,7 @@ impl Publisher {
             if result.is_ok() {
                 tell(&recorder, &key, &record, events::events(&record, &step, &writer.instance)).await;
             }
-            Job::Write { key, before: record, step, result }
+            Job::Write { key, before: record, step, result: result.map(Box::new) }
         });
     }
 
@@ -276,7 +283,7 @@ impl Publisher {
         }
     }
 
-    fn take_write(&mut self, key: ObjectKey, before: &Record, step: &Step, result: Result<Record, WriteError>) {
+    fn take_write(&mut self, key: ObjectKey, before: &Record, step: &Step, result: Result<Box<Record>, WriteError>) {
         let now = Instant::now();
         self.queue.ended(&key);
         match result {
@@ -292,7 +299,7 @@ impl Publisher {
                     // The watch tells when it is gone.
                     self.queue.wait(key, now, OUTDATED);
                 } else if self.records.get(&key).is_some_and(|r| r.uid == before.uid) {
-                    self.keep(&key, Arc::new(after));
+                    self.keep(&key, Arc::new(*after));
                     self.queue.mark(key);
                 }
             }
@@ -301,6 +308,11 @@ impl Publisher {
                 if self.records.get(&key).is_some_and(|r| r.uid == before.uid) {
                     self.records.remove(&key);
                 }
+            }
+            Err(error @ WriteError::Rejected { .. }) => {
+                tracing::warn!(error = error_chain(&error), "tried again with its next change, or in a minute");
+                self.reports.send_modify(|r| r.counters.api_failures += 1);
+                self.queue.wait(key, now, REJECTED);
             }
             Err(error) => {
                 self.ill(&error);

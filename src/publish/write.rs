@@ -31,6 +31,9 @@ pub enum WriteError {
         "the API server refuses to let this instance {what}: {message}; apply deploy/rbac.yaml (kubectl apply -k deploy/)"
     )]
     Forbidden { what: &'static str, message: String },
+    /// It is this object's alone: others are written all the same.
+    #[error("the API server rejects what this instance writes to {what}, Mapping {key}: {message}")]
+    Rejected { key: ObjectKey, what: &'static str, message: String },
     #[error(transparent)]
     Clock(#[from] ClockError),
     #[error("this instance could not {what}")]
@@ -74,7 +77,7 @@ impl Writer {
         let what = step.kind().map_or("write", |(_, what)| what);
         let request = self.send(key, record, step);
         let answer = tokio::time::timeout(PATIENCE, request).await.map_err(|_| WriteError::Slow)?;
-        let object = answer.map_err(|error| judge(key, what, error))?;
+        let object = answer.map_err(|error| judge(key, step, what, error))?;
         Record::of(&object).map(|(_, record)| record).ok_or_else(|| WriteError::Outdated(key.clone()))
     }
 
@@ -114,12 +117,14 @@ impl Writer {
     }
 }
 
-fn judge(key: &ObjectKey, what: &'static str, error: kube::Error) -> WriteError {
+fn judge(key: &ObjectKey, step: &Step, what: &'static str, error: kube::Error) -> WriteError {
     match &error {
         kube::Error::Api(status) => match status.code {
-            // 422: a test of a JSON patch did not hold (RFC 6902, 5).
-            409 | 422 => WriteError::Outdated(key.clone()),
+            409 => WriteError::Outdated(key.clone()),
+            // A test of a JSON patch did not hold (RFC 6902, 5). Other answers of that code are about what was sent.
+            422 if !matches!(step, Step::Apply(_)) => WriteError::Outdated(key.clone()),
             404 => WriteError::Gone(key.clone()),
+            400 | 413 | 422 => WriteError::Rejected { key: key.clone(), what, message: status.message.clone() },
             403 => WriteError::Forbidden { what, message: status.message.clone() },
             _ => WriteError::Failed { what, source: error },
         },
@@ -219,7 +224,7 @@ fn without_foreign_status(mut entry: ManagedFieldsEntry) -> Option<ManagedFields
 /// With the resourceVersion: what is said follows from what the others said in that version.
 fn apply_body(key: &ObjectKey, record: &Record, status: &MappingStatus, instance: &str) -> Value {
     let mut status = json!(status);
-    for entry in status["instances"].as_array_mut().into_iter().flatten() {
+    for entry in status.get_mut("instances").and_then(Value::as_array_mut).into_iter().flatten() {
         // Of another's entry only the mark.
         if entry["name"] != instance
             && let Some(entry) = entry.as_object_mut()

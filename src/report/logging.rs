@@ -23,11 +23,11 @@ pub enum Verbosity {
 impl Verbosity {
     fn directives(self) -> &'static str {
         match self {
-            // What the Kubernetes client warns about, its caller tells once, with a remedy.
+            // What the Kubernetes client complains about at every try, its caller tells once, with a remedy.
             Verbosity::Quiet => "warn,kube_client=off,kube_runtime=off",
-            Verbosity::Normal => "info,kube_client=error,kube_runtime=error",
+            Verbosity::Normal => "info,kube_client=off,kube_runtime=off",
             // Libraries at debug level (netlink above all) would drown our own lines.
-            Verbosity::Debug => "info,smartnat=debug,smartnat_manager=debug",
+            Verbosity::Debug => "info,kube_client=off,kube_runtime=off,smartnat=debug,smartnat_manager=debug",
         }
     }
 }
@@ -76,11 +76,11 @@ mod tests {
             let (filter, complaint) = filter(given, verbosity);
             (filter.to_string(), complaint)
         };
-        assert_eq!(text(None, Verbosity::Normal), ("info".into(), None));
+        assert!(text(None, Verbosity::Normal).0.split(',').any(|directive| directive == "info"));
         assert!(text(None, Verbosity::Debug).0.contains("smartnat=debug"));
         assert_eq!(text(Some("smartnat=trace"), Verbosity::Quiet), ("smartnat=trace".into(), None));
         let (filter, complaint) = text(Some("smartnat=loud"), Verbosity::Quiet);
-        assert_eq!(filter, "warn");
+        assert!(filter.split(',').any(|directive| directive == "warn"), "{filter}");
         assert!(complaint.unwrap().contains("RUST_LOG is not used"));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::fields::{Collector, Complaint, boolean, interface_name, list, number};
-use super::{LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
+use super::{ClusterSettings, LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
 use crate::model::{BorderConfig, MarkLayout, Opening};
 
 const GATEWAY: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
@@ -37,8 +37,7 @@ impl SettingsArgs {
             number(1..=365 * DAY / 60),
         );
         let objects = object_source(self.manifests.take(), self.kubeconfig.take());
-        let namespace = c.optional("SNCTRLR_NAMESPACE", self.namespace.take(), "smartnat-system".to_owned(), namespace);
-        let lease = c.optional("SNCTRLR_LEASE_SECONDS", self.lease_seconds.take(), 40, number(4..=3600));
+        let (namespace, lease) = self.leases(&mut c);
         let border = self.border(&mut c, host_name.trim());
 
         if let (
@@ -65,7 +64,7 @@ impl SettingsArgs {
                 max_finalize_wait: Duration::from_secs(finalize * 60),
                 objects,
                 namespace,
-                lease: Duration::from_secs(lease),
+                lease,
                 state_dir,
             });
         }
@@ -84,6 +83,25 @@ impl SettingsArgs {
             } => Ok(LocalSettings { debug, monitor, tool_timeout, state_dir }),
             _ => Err(SettingsError { bad: c.bad }),
         }
+    }
+
+    /// Checks what `instances` and `forget` need; the rest may be missing or bad.
+    pub fn validate_cluster(mut self) -> Result<ClusterSettings, SettingsError> {
+        let mut c = Collector::default();
+        let debug = c.optional("SNCTRLR_DEBUG_ENABLED", self.debug_enabled.take(), false, boolean);
+        let (namespace, lease) = self.leases(&mut c);
+        let objects = object_source(self.manifests.take(), self.kubeconfig.take());
+        match (debug, namespace, lease) {
+            (Some(debug), Some(namespace), Some(lease)) => Ok(ClusterSettings { debug, objects, namespace, lease }),
+            _ => Err(SettingsError { bad: c.bad }),
+        }
+    }
+
+    fn leases(&mut self, c: &mut Collector) -> (Option<String>, Option<Duration>) {
+        let default = "smartnat-system".to_owned();
+        let namespace = c.optional("SNCTRLR_NAMESPACE", self.namespace.take(), default, namespace);
+        let lease = c.optional("SNCTRLR_LEASE_SECONDS", self.lease_seconds.take(), 40, number(4..=3600));
+        (namespace, lease.map(Duration::from_secs))
     }
 
     fn local(&mut self, c: &mut Collector) -> Local {
@@ -279,10 +297,15 @@ fn table_range_fits(c: &mut Collector, value: Option<String>, base: u32, marks: 
     fits
 }
 
+/// RFC 1123.
+pub(super) fn is_instance_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 /// The name stands in the API beside those of other instances: a DNS subdomain (RFC 1123), as node names are.
 fn instance_name(c: &mut Collector, value: Option<String>, host_name: &str) -> Option<String> {
     let check = |text: &str| {
-        if text.len() <= 253 && text.split('.').all(is_label) {
+        if is_instance_name(text) {
             return Ok(text.to_owned());
         }
         Err(Complaint::new(

@@ -4,9 +4,20 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
+mod agreement;
 mod check;
+mod columns;
+mod credentials;
+mod deletion;
 mod deploy;
+mod events;
 mod fleet;
+mod forget;
 mod harness;
 mod life;
+mod rights;
+mod several;
+mod source;
+mod storm;
 mod support;

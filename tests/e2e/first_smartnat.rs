@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use bed::first_smartnat::{FirstInterface, FirstMapping, routing, rt_tables, sets, tables};
-use bed::peer::{Failure, Proto, Request};
-use bed::{Bed, Options};
+use bed::peer::{Failure, Flood, Proto, Request};
+use bed::{Bed, Options, eventually};
 use tempfile::TempDir;
 
 use crate::lifecycle::kernel_state;
@@ -148,8 +148,13 @@ fn its_leftovers_go_under_traffic_beside_the_daemon_and_nothing_is_lost() {
     assert_eq!(kernel_state(bed), both, "--dry-run changes nothing");
     let writes = daemon.metric("smartnat_writes_total", "");
 
-    let (stream, floods) = (open_stream(&bed.client1, Bed::EXT1), flood(&bed.client2, Bed::EXT2));
-    let more = flood(&bed.client1, Bed::EXT1);
+    let stream = open_stream(&bed.client1, Bed::EXT1);
+    let floods: Vec<Flood> = flood(&bed.client1, Bed::EXT1).into_iter().chain(flood(&bed.client2, Bed::EXT2)).collect();
+    let more_flows = |more: u64| {
+        let wanted: Vec<u64> = floods.iter().map(|f| f.flows() + more).collect();
+        eventually("there are more flows", || floods.iter().zip(&wanted).all(|(f, n)| f.flows() >= *n).then_some(()));
+    };
+    more_flows(20);
     let said = old.cleanup(&[]);
     for part in [
         "Removed of the first SmartNat:",
@@ -167,7 +172,8 @@ fn its_leftovers_go_under_traffic_beside_the_daemon_and_nothing_is_lost() {
     }
     assert_alive(&stream);
     assert_eq!(pods_answering(&bed.client1, Bed::EXT1, 24).len(), 2);
-    assert_nothing_lost(floods.into_iter().chain(more), 50);
+    more_flows(20);
+    assert_nothing_lost(floods, 40);
     assert_eq!(stream.stop().broken, None);
     assert!(try_port(&bed.attacker1, Proto::Tcp, Bed::POD1, 8080).is_err(), "nothing was opened");
     let now = ["smartnat_writes_total", "smartnat_repairs_total"].map(|m| daemon.metric(m, ""));

@@ -11,6 +11,7 @@ mod border_ipv6;
 mod border_scan;
 mod first_defects;
 mod first_smartnat;
+mod container;
 mod foreign;
 mod forwarding;
 mod interfaces;

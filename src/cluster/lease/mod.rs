@@ -16,6 +16,7 @@ use kube::api::{ListParams, PostParams};
 use tokio::sync::watch;
 
 use self::claim::{Claim, Step};
+pub use self::observer::duration_of;
 use self::observer::{Look, Observer};
 use self::trouble::Trouble;
 use super::{Fleet, Session, Sessions, Standing, machine};

@@ -88,18 +88,14 @@ impl Observer {
         let seen = match known {
             None => Seen { spec: spec.clone(), since: look.ended, life: Life::Unjudged },
             Some(known) if known.spec != *spec => Seen { spec: spec.clone(), since: look.ended, life: Life::Alive },
-            Some(known) if look.begun.saturating_duration_since(known.since) >= self.duration_of(spec) => {
+            Some(known)
+                if look.begun.saturating_duration_since(known.since) >= duration_of(Some(spec), self.duration) =>
+            {
                 Seen { life: Life::Silent, ..known }
             }
             Some(known) => known,
         };
         self.seen.insert(name.to_owned(), seen);
-    }
-
-    /// How long a Lease must stand unchanged.
-    pub fn duration_of(&self, spec: &LeaseSpec) -> Duration {
-        let own = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
-        own.map_or(self.duration, |s| Duration::from_secs(s.clamp(SHORTEST, LONGEST)))
     }
 
     pub fn is_silent(&self, name: &str) -> bool {
@@ -114,6 +110,12 @@ impl Observer {
         fleet.silent =
             names(Life::Silent).map(|(name, s)| (name.clone(), s.spec.renew_time.as_ref().map(|t| t.0))).collect();
     }
+}
+
+/// How long a Lease must stand unchanged; `default` where it does not say.
+pub fn duration_of(spec: Option<&LeaseSpec>, default: Duration) -> Duration {
+    let own = spec.and_then(|s| s.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
+    own.map_or(default, |s| Duration::from_secs(s.clamp(SHORTEST, LONGEST)))
 }
 
 #[cfg(test)]
@@ -218,10 +220,9 @@ mod tests {
 
     #[test]
     fn the_lease_itself_says_how_long_it_lasts_within_bounds() {
-        let observer = Observer::new("own".into(), Duration::from_secs(40), Duration::from_secs(20));
         for (given, seconds) in [(None, 40), (Some(100), 100), (Some(0), 4), (Some(-1), 40), (Some(i32::MAX), 3600)] {
             let spec = LeaseSpec { lease_duration_seconds: given, ..LeaseSpec::default() };
-            assert_eq!(observer.duration_of(&spec), Duration::from_secs(seconds), "{given:?}");
+            assert_eq!(duration_of(Some(&spec), Duration::from_secs(40)), Duration::from_secs(seconds), "{given:?}");
         }
     }
 }

@@ -9,8 +9,6 @@ fn entries(names: &[&str]) -> MappingStatus {
     MappingStatus { instances: names.iter().map(|n| entry(n, true)).collect(), ..MappingStatus::default() }
 }
 
-const SOON: Duration = Duration::from_secs(5);
-
 #[test]
 fn the_entry_goes_only_after_the_kernel_let_go_and_the_finalizer_only_after_the_last_entry() {
     let fleet = fleet(&[ME, OTHER]);
@@ -53,8 +51,15 @@ fn who_does_not_withdraw_is_waited_for_by_the_servers_clock_and_no_longer_than_w
     let gone = refused(RefusalReason::Deleting);
     let decide_at = |ago: Duration, server_offset: Option<SignedDuration>| {
         let record = deleting(entries(&[OTHER]), ago);
-        let view =
-            View { instance: ME, fleet: &fleet, max_wait: HOUR, now: now(), server_offset, waited: Duration::ZERO };
+        let view = View {
+            instance: ME,
+            fleet: &fleet,
+            max_wait: HOUR,
+            seen_after: SOON,
+            now: now(),
+            server_offset,
+            waited: Duration::ZERO,
+        };
         decide(&record, Some(&gone), &view)
     };
     let forced = Step::Release { unconfirmed: vec![OTHER.to_owned()] };

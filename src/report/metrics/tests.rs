@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::super::{Outcomes, PassReport};
 use super::*;
+use crate::cluster::credential::{Credential, CredentialKind};
 use crate::model::ObjectKey;
 use crate::plan::{MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason};
 
@@ -49,6 +50,8 @@ fn report() -> Report {
         now,
     );
     r.pass_failed("x", "y", 1, now);
+    let expires = jiff::Timestamp::from_second(1_800_000_000).ok();
+    r.credential = Some(Credential { kind: CredentialKind::ClientCertificate, begins: None, expires });
     r
 }
 
@@ -86,6 +89,7 @@ fn every_figure_is_there() {
         "smartnat_source_up{source=\"host\"} 1.0",
         "smartnat_source_up{source=\"manifests\"} 0.0",
         "smartnat_last_good_pass_timestamp_seconds 1700000000.5",
+        "smartnat_credential_expiry_timestamp_seconds 1800000000.0",
         "smartnat_conntrack_entries 12.0",
         "smartnat_conntrack_entries_limit 262144.0",
         "smartnat_conntrack_drops_total{reason=\"early_drop\"} 2",

@@ -83,10 +83,10 @@ pub async fn run(
             }
         }
         // After the objects that it speaks of.
-        if let Some(state) = source.states.news() {
-            if daemon.send(SourceEvent::State { source: SOURCE, state }).await.is_err() {
-                return;
-            }
+        if let Some(state) = source.states.news()
+            && daemon.send(SourceEvent::State { source: SOURCE, state }).await.is_err()
+        {
+            return;
         }
     }
 }

@@ -83,7 +83,7 @@ pub(super) async fn gather(client: &Client, namespace: &str) -> Facts {
         let within = n.own_namespace.then_some(namespace);
         join_all(n.verbs.iter().map(move |verb| may(*verb, n.group, n.resource, within)))
     }));
-    let too_much = join_all(TOO_MUCH.iter().map(|(verb, group, resource)| may(*verb, *group, *resource, None)));
+    let too_much = join_all(TOO_MUCH.iter().map(|(verb, group, resource)| may(verb, group, resource, None)));
     let (needed, too_much) = tokio::join!(needed, too_much);
     Facts { needed, too_much, namespace: namespace.to_owned() }
 }
