@@ -57,13 +57,12 @@ pub fn explain_status(status: &Status, server: &str) -> String {
 
 fn certificate_error(error: &kube::Error) -> Option<&rustls::Error> {
     let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(tls) = cause.downcast_ref() {
-            return Some(tls);
-        }
+    while let Some(mut cause) = source {
         // An I/O error hides the error that it wraps from the chain, and goes on with that one's cause.
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(tls) = wrapped.and_then(|w| w.downcast_ref()) {
+        while let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = wrapped;
+        }
+        if let Some(tls) = cause.downcast_ref() {
             return Some(tls);
         }
         source = cause.source();
