@@ -113,6 +113,7 @@ fn thousands_of_services_and_slices_fit_into_little_memory_also_while_they_are_l
     eprintln!(
         "{services} Services, as many slices of {ENDPOINTS} endpoints, {mappings} Mappings: {now} MB, at most {peak} MB"
     );
-    let limit = 50 + u64::from(services) / 100;
+    // A build without optimisation needs some 50 MB before it has seen a single object.
+    let limit = 65 + u64::from(services) / 100;
     assert!(peak < limit, "{now} MB now, at most {peak} MB; expected less than {limit} MB");
 }

@@ -34,7 +34,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// A watch that lasted so long had begun well.
 const LASTING: Duration = Duration::from_secs(1);
 /// Objects per page of a list: what is in memory twice at a time.
-pub(super) const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
