@@ -25,7 +25,7 @@ pub fn own_entry(outcome: &MappingOutcome, instance: &str) -> Option<MappingInst
         name: instance.to_owned(),
         programmed: outcome.programmed.ok,
         reason,
-        message: bounded(message.to_owned()),
+        message: bounded(message.to_owned(), MAX_MESSAGE),
         addresses: outcome.configured.keys().map(ToString::to_string).collect(),
         observed_generation: outcome.generation,
         silent_since: None,
@@ -51,12 +51,15 @@ pub fn own_addresses(outcome: &MappingOutcome) -> BTreeMap<String, MappingPodIps
         .collect()
 }
 
-fn bounded(mut message: String) -> String {
-    if message.len() > MAX_MESSAGE {
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE - 4));
-        message.push_str(" ...");
+/// At most `max` bytes, cut between characters.
+pub(super) fn bounded(mut text: String, max: usize) -> String {
+    const CUT: &str = " ...";
+    if text.len() > max {
+        let end = (0..=max - CUT.len()).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(CUT);
     }
-    message
+    text
 }
 
 /// The entries that say something. When an instance takes its entry away while another still owns the mark on it, a shell of it stays,
@@ -91,7 +94,7 @@ pub struct Verdict {
 
 impl Verdict {
     fn new(ok: bool, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Verdict { ok, reason: reason.into(), message: bounded(message.into()) }
+        Verdict { ok, reason: reason.into(), message: bounded(message.into(), MAX_MESSAGE) }
     }
 
     fn condition(&self, kind: &str, generation: Option<i64>, old: &[Condition], now: Timestamp) -> Condition {

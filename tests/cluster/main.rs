@@ -9,6 +9,7 @@ mod agreement;
 mod check;
 mod columns;
 mod credentials;
+mod deletion;
 mod deploy;
 mod events;
 mod fleet;
