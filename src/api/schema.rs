@@ -124,11 +124,15 @@ pub(super) fn instance_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": SUBDOMAIN_LENGTH})
 }
 
+/// What stands at an address is owned as a whole. Of two routers that share the address, one would otherwise own the address and the other the
+/// pods; the first to go would leave an address with nothing at all, which the API server refuses.
 pub(super) fn configured_addresses(generator: &mut SchemaGenerator) -> Schema {
+    let mut pods = generator.subschema_for::<MappingPodIps>();
+    pods.insert("x-kubernetes-map-type".to_owned(), Value::from("atomic"));
     json_schema!({
         "type": "object",
         "maxProperties": MAX_ADDRESSES,
-        "additionalProperties": generator.subschema_for::<MappingPodIps>(),
+        "additionalProperties": pods,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Decisions on values: what the API holds, what the daemon found, who else is there.
 
 mod deletion;
+mod documented;
 mod fold;
 mod life;
 
