@@ -11,6 +11,7 @@ mod columns;
 mod credentials;
 mod deletion;
 mod deploy;
+mod first_smartnat;
 mod fleet;
 mod forget;
 mod harness;

@@ -88,8 +88,8 @@ fn step(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet) -> Ste
 }
 
 fn step_after(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet, waited: Duration) -> Step {
-    let server_offset = Some(SignedDuration::ZERO);
-    decide(record, outcome, &View { instance: ME, fleet, max_wait: HOUR, now: now(), server_offset, waited })
+    let server_now = Some(now());
+    decide(record, outcome, &View { instance: ME, fleet, max_wait: HOUR, now: now(), server_now, waited })
 }
 
 #[track_caller]
