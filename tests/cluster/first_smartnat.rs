@@ -253,7 +253,9 @@ fn an_endpoint_is_held_by_the_older_of_two_namespaces_and_passes_on_when_it_goes
     eventually_within(PATIENCE, "it is served", || {
         holds(lab.bed.client1.get(Proto::Tcp, Bed::EXT1, 80).is_ok_and(|a| a.name == "pod1"))
     });
-    let events: Vec<Value> = lab.control.list("event", "elsewhere");
-    let reasons: Vec<&str> = events.iter().filter_map(|e| e["reason"].as_str()).collect();
-    assert!(reasons.contains(&"Conflict") && reasons.contains(&"ConflictEnded"), "{reasons:?}");
+    eventually_within(PATIENCE, "Events tell of the conflict and its end", || {
+        let events = lab.control.list("event", "elsewhere");
+        let told = |reason: &str| events.iter().any(|e| e["reason"] == reason);
+        holds(told("Conflict") && told("ConflictEnded"))
+    });
 }
