@@ -2,12 +2,13 @@
 //!
 //! sources -> snapshot -> plan (pure) -> apply -> report
 //!
-//! * [`sources`] watch manifests and the host's netlink and only deliver whole snapshots,
+//! * [`sources`] watch the Kubernetes API (or manifests) and the host's netlink and only deliver whole snapshots,
 //! * [`model`] is the snapshot's vocabulary: plain values,
 //! * [`plan`] turns a snapshot into a [`ruleset::Dataplane`] and into what is said about every Mapping,
 //! * [`trace`] follows one packet through a planned dataplane,
 //! * [`apply`] brings the kernel from what it holds to what was planned,
-//! * [`report`] tells: HTTP, metrics, systemd, logs,
+//! * [`report`] tells: HTTP, metrics, systemd, logs; [`publish`] answers in the Kubernetes API,
+//! * [`cluster`] is how that API is reached and who else works in it,
 //! * [`daemon`] is the one task that owns the snapshot and runs the loop.
 
 pub mod api;

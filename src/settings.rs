@@ -65,7 +65,7 @@ pub fn is_instance_name(text: &str) -> bool {
     validate::is_instance_name(text)
 }
 
-/// The settings of subcommands that speak to the API server alone, from wherever they are run: `instances` and `forget`.
+/// The settings of subcommands that speak to the API server alone, from wherever they are run: `forget`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterSettings {
     pub debug: bool,

@@ -29,8 +29,7 @@ Exit codes:
   0  done
   1  it failed; the message says what and why
   2  the command line or a setting is wrong
-  3  the answer is no: `check` found a failure, `plan --diff` found differences, `cleanup` or `forget`
-     refused";
+  3  the answer is no: `check` found a failure, `plan --diff` found differences, `cleanup` or `forget` refused";
 
 #[derive(Debug, Parser)]
 #[command(name = "smartnat-manager", version, about, after_help = EXIT_CODES)]

@@ -1,6 +1,7 @@
 //! Errors of the Kubernetes client in words for people: who did not answer or refused, and what to do.
 
 use std::error::Error as _;
+use std::io;
 
 use kube::core::Status;
 
@@ -56,13 +57,12 @@ pub fn explain_status(status: &Status, server: &str) -> String {
 
 fn certificate_error(error: &kube::Error) -> Option<&rustls::Error> {
     let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(tls) = cause.downcast_ref() {
-            return Some(tls);
-        }
+    while let Some(mut cause) = source {
         // An I/O error hides the error that it wraps from the chain, and goes on with that one's cause.
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(tls) = wrapped.and_then(|w| w.downcast_ref()) {
+        while let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = wrapped;
+        }
+        if let Some(tls) = cause.downcast_ref() {
             return Some(tls);
         }
         source = cause.source();
@@ -76,9 +76,14 @@ fn cause(error: &kube::Error) -> String {
     while let Some(cause) = innermost.source() {
         innermost = cause;
     }
-    match innermost.downcast_ref::<tower::timeout::error::Elapsed>() {
-        Some(_) => "it takes connections, but no answer begins".to_owned(),
-        None => innermost.to_string(),
+    if innermost.is::<tower::timeout::error::Elapsed>() {
+        return "it takes connections, but no answer begins".to_owned();
+    }
+    match innermost.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {
+            "the connection was cut".to_owned()
+        }
+        _ => innermost.to_string(),
     }
 }
 

@@ -6,8 +6,9 @@ use kube::Client;
 use kube::client::ClientBuilder;
 use kube::config::{InClusterError, KubeconfigError};
 use tokio::sync::watch;
+use tower::BoxError;
 use tower::timeout::TimeoutLayer;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResultLayer};
 
 use super::config::{self, Setup};
 use super::token::TokenFile;
@@ -31,6 +32,7 @@ pub struct Session {
     /// URL of the server, for people.
     pub server: String,
     refused: Refusals,
+    outage: Outage,
 }
 
 impl Session {
@@ -42,6 +44,11 @@ impl Session {
     /// To be told when an answer shows that the credential is good.
     pub fn credential_accepted(&self) {
         self.refused.forget();
+    }
+
+    /// Every time that an answer ends an outage, when that outage was noticed. A connection from before it may be dead without a sign.
+    pub fn outages(&self) -> watch::Receiver<Option<Instant>> {
+        self.outage.ended.subscribe()
     }
 
     /// How long the credential has been refused by now.
@@ -65,6 +72,28 @@ impl Refusals {
 
     fn lasting(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// Requests that brought no answer, of whatever task.
+#[derive(Clone)]
+struct Outage {
+    noticed: Arc<Mutex<Option<Instant>>>,
+    ended: watch::Sender<Option<Instant>>,
+}
+
+impl Outage {
+    fn new() -> Self {
+        Outage { noticed: Arc::default(), ended: watch::Sender::new(None) }
+    }
+
+    fn saw(&self, answered: bool) {
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !answered {
+            noticed.get_or_insert_with(Instant::now);
+        } else if let Some(noticed) = noticed.take() {
+            self.ended.send_replace(Some(noticed));
+        }
     }
 }
 
@@ -124,9 +153,15 @@ pub(super) async fn open(setup: Setup) -> Result<(Session, Option<TokenFile>), C
         Ok(Ok(Err(source))) => return Err(ConnectError::Client { server, source }),
         Ok(Ok(Ok(builder))) => builder.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)),
     };
+    let outage = Outage::new();
+    let seen = outage.clone();
+    let builder = builder.with_layer(&MapResultLayer::new(move |result: Result<_, BoxError>| {
+        seen.saw(result.is_ok());
+        result
+    }));
     let client = match token.clone() {
         None => builder.build(),
         Some(token) => builder.with_layer(&MapRequestLayer::new(move |request| token.sign(request))).build(),
     };
-    Ok((Session { client, server, refused: Refusals::default() }, token))
+    Ok((Session { client, server, refused: Refusals::default(), outage }, token))
 }

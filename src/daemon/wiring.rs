@@ -82,7 +82,8 @@ fn spawn_objects(settings: &Settings, events: mpsc::Sender<SourceEvent>, reports
         LeaseSettings { namespace: settings.namespace.clone(), instance: instance.clone(), duration: settings.lease };
     let fleet = lease::run(sessions.clone(), lease, reports.clone());
     let (records, answers) = mpsc::channel(64);
-    let publishing = publish::Settings { instance: instance.clone(), max_wait: settings.max_finalize_wait };
+    let publishing =
+        publish::Settings { instance: instance.clone(), max_wait: settings.max_finalize_wait, lease: settings.lease };
     tokio::spawn(publish::run(publishing, answers, sessions.clone(), fleet.clone(), reports.clone()));
     tokio::spawn(kubernetes::run(sessions, fleet, instance, events, records));
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::statement::{own_entry, statement};
+use super::statement::{entries, entry, own_entry, statement};
 use crate::api::MappingStatus;
-use crate::cluster::{Fleet, Record};
+use crate::cluster::{Fleet, Record, Standing};
 use crate::plan::{MappingOutcome, RefusalReason};
 
 /// Those who would all write the same wait their turn, by rank, before they do.
@@ -19,6 +19,8 @@ pub struct View<'a> {
     pub fleet: &'a Fleet,
     /// How long a deleted Mapping waits for instances that do not withdraw.
     pub max_wait: Duration,
+    /// After this much time the others have seen that this instance renews its Lease; before, they would put its mark of silence back.
+    pub seen_after: Duration,
     /// This box's clock.
     pub now: Timestamp,
     /// That of the API server, by which deletions are stamped: it is this late at least. `None` when it was not asked lately.
@@ -64,12 +66,14 @@ fn answer(record: &Record, outcome: Option<&MappingOutcome>, view: &View) -> Ste
     if own.is_some() && !record.is_held_back() {
         return Step::AddFinalizer;
     }
-    if record.entry(view.instance).is_some_and(|e| e.silent_since.is_some()) {
-        return Step::ClearSilence;
-    }
     let statement = statement(record, outcome, own, view.instance, view.fleet, view.now);
     if statement.own_differs {
         return Step::Apply(Box::new(statement.status));
+    }
+    // One without a Lease seems silent to the others, whatever it does.
+    let marked = entry(record, view.instance).is_some_and(|e| e.silent_since.is_some());
+    if marked && view.fleet.standing == Standing::Held {
+        return once_waited(view, view.seen_after, Step::ClearSilence);
     }
     if statement.shared_differs {
         return in_turn(view, Step::Apply(Box::new(statement.status)));
@@ -78,7 +82,7 @@ fn answer(record: &Record, outcome: Option<&MappingOutcome>, view: &View) -> Ste
 }
 
 fn withdraw(record: &Record, outcome: Option<&MappingOutcome>, view: &View) -> Step {
-    if record.entry(view.instance).is_some() {
+    if entry(record, view.instance).is_some() {
         // As long as the kernel holds it, or may: the entry stays.
         let Some(outcome) = outcome.filter(|o| is_withdrawn(o)) else { return Step::Nothing };
         let statement = statement(record, outcome, None, view.instance, view.fleet, view.now);
@@ -90,7 +94,7 @@ fn withdraw(record: &Record, outcome: Option<&MappingOutcome>, view: &View) -> S
     if !record.is_held_back() {
         return Step::Nothing;
     }
-    let unconfirmed: Vec<String> = record.status.instances.iter().map(|i| i.name.clone()).collect();
+    let unconfirmed: Vec<String> = entries(record).map(|i| i.name.clone()).collect();
     if unconfirmed.is_empty() {
         return in_turn(view, Step::Release { unconfirmed });
     }
@@ -110,7 +114,11 @@ fn is_withdrawn(outcome: &MappingOutcome) -> bool {
 
 fn in_turn(view: &View, step: Step) -> Step {
     let turn = TURN * u32::try_from(view.fleet.rank(view.instance)).unwrap_or(u32::MAX).min(30);
-    match turn.checked_sub(view.waited) {
+    once_waited(view, turn, step)
+}
+
+fn once_waited(view: &View, time: Duration, step: Step) -> Step {
+    match time.checked_sub(view.waited) {
         Some(left) if !left.is_zero() => Step::Wait(left),
         _ => step,
     }

@@ -3,7 +3,7 @@
 use kube::runtime::events::{Event, EventType};
 
 use super::decide::Step;
-use super::statement::ACCEPTED;
+use super::statement::{ACCEPTED, bounded, entry};
 use crate::api::MappingStatus;
 use crate::cluster::Record;
 
@@ -46,7 +46,7 @@ fn judged(before: &MappingStatus, after: &MappingStatus) -> Option<Event> {
 
 /// This instance forwards now, or no longer, or fails for another reason.
 fn programmed(before: &Record, after: &MappingStatus, instance: &str) -> Option<Event> {
-    let old = before.entry(instance);
+    let old = entry(before, instance);
     let Some(new) = after.instances.iter().find(|i| i.name == instance) else {
         let served = old.filter(|o| o.programmed)?;
         let note = format!("{instance} does not serve {} any more", served.addresses.join(", "));
@@ -64,11 +64,7 @@ fn programmed(before: &Record, after: &MappingStatus, instance: &str) -> Option<
     (!same).then(|| event(kind, &new.reason, "Program", note))
 }
 
-fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
-    if note.len() > MAX_NOTE {
-        let end = (0..=MAX_NOTE - 4).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
-        note.truncate(end);
-        note.push_str(" ...");
-    }
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+    let note = bounded(note, MAX_NOTE);
     Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
 }

@@ -57,6 +57,8 @@ pub struct Settings {
     pub instance: String,
     /// `SNCTRLR_MAX_FINALIZE_WAIT_MINUTES`.
     pub max_wait: Duration,
+    /// Duration of Leases; each instance looks at all of them four times in it.
+    pub lease: Duration,
 }
 
 /// Runs until the channel of records closes.
@@ -224,6 +226,7 @@ impl Publisher {
             instance: &self.settings.instance,
             fleet: &self.fleet,
             max_wait: self.settings.max_wait,
+            seen_after: self.settings.lease / 2,
             now: Timestamp::now(),
             server_now,
             waited: self.queue.waited(&key, now),
@@ -232,6 +235,8 @@ impl Publisher {
             Step::Nothing => self.queue.rest(&key),
             Step::Wait(time) => self.queue.wait(key, now, time),
             Step::AskClock => self.ask_clock(key),
+            // What failed is tried at the pace of failures, so that none of it seems to be done while it waits.
+            step if self.trouble.lasts() => self.write(key, record, step),
             step => match self.paces.may(&key, &step, now) {
                 Ok(()) => self.write(key, record, step),
                 Err(later) => self.queue.wait(key, now, later),

@@ -12,6 +12,9 @@ use crate::plan::MappingOutcome;
 /// Pods named in one status altogether. 10,000 addresses of pods take some 200 KB; etcd takes objects of 1.5 MB.
 const MAX_PODS: usize = 10_000;
 
+/// Longest message in bytes; the definition allows as many characters. One more, and the API server would refuse the whole status.
+const MAX_MESSAGE: usize = 32_768;
+
 /// Conditions of a Mapping.
 pub const ACCEPTED: &str = "Accepted";
 pub const PROGRAMMED: &str = "Programmed";
@@ -22,7 +25,7 @@ pub fn own_entry(outcome: &MappingOutcome, instance: &str) -> Option<MappingInst
         name: instance.to_owned(),
         programmed: outcome.programmed.ok,
         reason,
-        message: message.to_owned(),
+        message: bounded(message.to_owned(), MAX_MESSAGE),
         addresses: outcome.configured.keys().map(ToString::to_string).collect(),
         observed_generation: outcome.generation,
         silent_since: None,
@@ -48,6 +51,28 @@ pub fn own_addresses(outcome: &MappingOutcome) -> BTreeMap<String, MappingPodIps
         .collect()
 }
 
+/// At most `max` bytes, cut between characters.
+pub(super) fn bounded(mut text: String, max: usize) -> String {
+    const CUT: &str = " ...";
+    if text.len() > max {
+        let end = (0..=max - CUT.len()).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(CUT);
+    }
+    text
+}
+
+/// The entries that say something. When an instance takes its entry away while another still owns the mark on it, a shell of it stays,
+/// until that one writes again: it means nothing.
+pub fn entries(record: &Record) -> impl Iterator<Item = &MappingInstance> {
+    record.status.instances.iter().filter(|i| !i.reason.is_empty())
+}
+
+/// What an instance said last.
+pub fn entry<'a>(record: &'a Record, instance: &str) -> Option<&'a MappingInstance> {
+    entries(record).find(|i| i.name == instance)
+}
+
 /// The fields that belong to no instance: functions of the cluster's objects and of all entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
@@ -69,7 +94,7 @@ pub struct Verdict {
 
 impl Verdict {
     fn new(ok: bool, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Verdict { ok, reason: reason.into(), message: message.into() }
+        Verdict { ok, reason: reason.into(), message: bounded(message.into(), MAX_MESSAGE) }
     }
 
     fn condition(&self, kind: &str, generation: Option<i64>, old: &[Condition], now: Timestamp) -> Condition {
@@ -185,7 +210,7 @@ pub fn statement(
     let old = &record.status;
     let (mut entries, marks) = others(record, instance, fleet, now);
     let unmarked = marks.iter().any(|m| old.instances.iter().any(|i| i.name == m.name && i.silent_since.is_none()));
-    let known = record.entry(instance);
+    let known = entry(record, instance);
     let configured = match &own {
         Some(_) => own_addresses(outcome),
         None => BTreeMap::new(),
@@ -203,15 +228,24 @@ pub fn statement(
             && !entries.iter().any(|i| i.addresses.contains(a))
             && old.configured_addresses.contains_key(a)
     });
-    let own_differs = known.map(without_silence) != own
-        || left
-        || configured.iter().any(|(address, pods)| old.configured_addresses.get(address) != Some(pods));
-    entries.extend(own.clone());
+    // Where several forward for an address, all say the same of it, one a moment before the other: as of what is shared.
+    let is_shared = |address: &String| entries.iter().any(|i| i.programmed && i.addresses.contains(address));
+    let (shared_pods, own_pods): (Vec<_>, Vec<_>) = configured
+        .iter()
+        .filter(|(address, pods)| old.configured_addresses.get(*address) != Some(*pods))
+        .map(|(address, _)| address)
+        .partition(|address| is_shared(address));
+    let own_differs = known.map(without_silence) != own || left || !own_pods.is_empty();
+    let pods_differ = !shared_pods.is_empty();
+    // The others see the mark on it until it is taken away, and all are to arrive at the same.
+    let silence = known.and_then(|k| k.silent_since.clone());
+    entries.extend(own.clone().map(|own| MappingInstance { silent_since: silence, ..own }));
     entries.sort_by(|a, b| a.name.cmp(&b.name));
 
     let shared = shared(outcome, &record.addresses, &entries);
     let generation = shared.observed_generation;
     let shared_differs = unmarked
+        || pods_differ
         || old.invalid.as_ref() != Some(&shared.invalid)
         || old.service_vip.as_deref().unwrap_or_default() != shared.service_vip
         || old.observed_generation != generation
@@ -248,7 +282,7 @@ fn others(
 ) -> (Vec<MappingInstance>, Vec<MappingInstance>) {
     let mut entries = Vec::new();
     let mut marks = Vec::new();
-    for entry in record.status.instances.iter().filter(|i| i.name != instance) {
+    for entry in self::entries(record).filter(|i| i.name != instance) {
         let mut entry = entry.clone();
         // One that has no Lease at all may live and lack the right to hold one.
         if let Some(last) = fleet.silent.get(&entry.name) {

@@ -23,11 +23,11 @@ pub enum Verbosity {
 impl Verbosity {
     fn directives(self) -> &'static str {
         match self {
-            // What the Kubernetes client warns about, its caller tells once, with a remedy.
-            Verbosity::Quiet => "warn,kube_client=error,kube_runtime=error",
-            Verbosity::Normal => "info,kube_client=error,kube_runtime=error",
+            // What the Kubernetes client complains about at every try, its caller tells once, with a remedy.
+            Verbosity::Quiet => "warn,kube_client=off,kube_runtime=off",
+            Verbosity::Normal => "info,kube_client=off,kube_runtime=off",
             // Libraries at debug level (netlink above all) would drown our own lines.
-            Verbosity::Debug => "info,smartnat=debug,smartnat_manager=debug",
+            Verbosity::Debug => "info,kube_client=off,kube_runtime=off,smartnat=debug,smartnat_manager=debug",
         }
     }
 }

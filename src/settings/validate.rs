@@ -85,7 +85,7 @@ impl SettingsArgs {
         }
     }
 
-    /// Checks what `instances` and `forget` need; the rest may be missing or bad.
+    /// Checks what `forget` needs; the rest may be missing or bad.
     pub fn validate_cluster(mut self) -> Result<ClusterSettings, SettingsError> {
         let mut c = Collector::default();
         let debug = c.optional("SNCTRLR_DEBUG_ENABLED", self.debug_enabled.take(), false, boolean);

@@ -22,9 +22,9 @@ fn replace_account(lab: &Lab) {
 
 /// Watches that are open are not judged again; those after this are.
 fn interrupt(lab: &Lab, daemon: &Daemon<'_>) {
-    lab.control.cut_off();
+    lab.control.stop_api();
     await_away(daemon, "does not answer");
-    lab.control.reconnect();
+    lab.control.start_api();
 }
 
 #[track_caller]

@@ -232,13 +232,13 @@ fn an_outage_of_the_api_makes_nobody_silent_and_a_death_does() {
         daemon.launch();
         await_held(daemon);
     }
-    let outages: [(&dyn Fn(), &dyn Fn()); 2] = [
-        (&|| fleet.control.stop_api(), &|| fleet.control.start_api()),
-        (&|| fleet.control.pause_api(), &|| fleet.control.resume_api()),
-    ];
-    for (begin, end) in outages {
+    for hangs in [false, true] {
         let before = ["border", "border2"].map(|name| fleet.held(name));
-        begin();
+        if hangs {
+            fleet.control.pause_api()
+        } else {
+            fleet.control.stop_api()
+        }
         for daemon in [&first, &second] {
             eventually_within(PATIENCE, "it has been without the API for more than a lease", || {
                 let source = lease_source(daemon)?;
@@ -249,7 +249,11 @@ fn an_outage_of_the_api_makes_nobody_silent_and_a_death_does() {
                 )
             });
         }
-        end();
+        if hangs {
+            fleet.control.resume_api()
+        } else {
+            fleet.control.start_api()
+        }
         for (daemon, before) in [&first, &second].into_iter().zip(before) {
             await_held(daemon);
             // More than a lease after the outage: whoever was to be called silent has been by now.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::time::Duration;
 
-use bed::cluster::ControlPlane;
+use bed::cluster::{AuditEntry, ControlPlane, Mark};
 use bed::peer::{Answer, Failure, Proto, Request};
 use bed::{Bed, Daemon, Endpoints, Mapping, Namespace, Options, Service, eventually_within, holds};
 use serde_json::Value;
@@ -104,7 +104,7 @@ impl Lab {
 
     /// Reasons of the Events about a Mapping, oldest first.
     pub fn events(&self, name: &str) -> Vec<String> {
-        let mut events = self.control.list("events.events.k8s.io", "default");
+        let mut events = self.control.list("event", "default");
         events.retain(|e| e["regarding"]["name"] == name);
         events.sort_by_key(|e| e["eventTime"].as_str().map(str::to_owned));
         events.iter().filter_map(|e| e["reason"].as_str()).map(str::to_owned).collect()
@@ -143,4 +143,20 @@ pub fn assert_served(from: &Namespace, address: Ipv4Addr) {
 #[track_caller]
 pub fn assert_dropped(from: &Namespace, address: Ipv4Addr) {
     assert_eq!(ask(from, address), Err(Failure::Timeout), "{address}:80 from {}", from.name());
+}
+
+/// Successful writes of statuses by the daemons since then.
+#[track_caller]
+pub fn status_writes(lab: &Lab, mark: Mark) -> Vec<AuditEntry> {
+    let mut written = writes(lab, mark);
+    written.retain(|w| w.resource == "mappings/status");
+    written
+}
+
+/// Successful writes by the daemons since then, but those of Leases.
+#[track_caller]
+pub fn writes(lab: &Lab, mark: Mark) -> Vec<AuditEntry> {
+    let mut written = lab.control.writes_since(mark);
+    written.retain(|w| w.user.ends_with(":smartnat-manager") && w.resource != "leases" && w.succeeded());
+    written
 }

@@ -9,8 +9,6 @@ fn entries(names: &[&str]) -> MappingStatus {
     MappingStatus { instances: names.iter().map(|n| entry(n, true)).collect(), ..MappingStatus::default() }
 }
 
-const SOON: Duration = Duration::from_secs(5);
-
 #[test]
 fn the_entry_goes_only_after_the_kernel_let_go_and_the_finalizer_only_after_the_last_entry() {
     let fleet = fleet(&[ME, OTHER]);
@@ -56,7 +54,15 @@ fn who_does_not_withdraw_is_waited_for_by_the_servers_clock_and_no_longer_than_w
     let decide_at = |ago: Duration, server_now: Option<Timestamp>| {
         let record = deleting(entries(&[OTHER]), ago);
         let [step, other] = [behind, ahead].map(|now| {
-            let view = View { instance: ME, fleet: &fleet, max_wait: HOUR, now, server_now, waited: Duration::ZERO };
+            let view = View {
+                instance: ME,
+                fleet: &fleet,
+                max_wait: HOUR,
+                seen_after: SOON,
+                now,
+                server_now,
+                waited: Duration::ZERO,
+            };
             decide(&record, Some(&gone), &view)
         });
         assert_eq!(step, other);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::publish::{own_entry, statement};
 
 #[test]
 fn a_new_mapping_gets_its_finalizer_then_an_entry_and_only_then_a_verdict() {
@@ -117,7 +118,70 @@ fn a_silent_instance_is_marked_by_others_and_takes_the_mark_away_itself() {
     for entry in &mut marked.status.instances {
         entry.silent_since = mark.silent_since.clone();
     }
-    assert_eq!(step(&marked, Some(&programmed), &fleet(&[ME, OTHER])), Step::ClearSilence);
+    let back = |waited| step_after(&marked, Some(&programmed), &fleet(&[ME, OTHER]), waited);
+    assert_eq!(back(Duration::ZERO), Step::Wait(SOON), "the others would put it back before they saw the Lease");
+    assert_eq!(back(SOON), Step::ClearSilence);
+    let unregistered = Fleet { standing: Standing::Unregistered { reason: String::new() }, ..fleet(&[ME, OTHER]) };
+    let stays = step_after(&marked, Some(&programmed), &unregistered, HOUR);
+    assert_ne!(stays, Step::ClearSilence, "the others would put it back for ever");
+}
+
+#[test]
+fn who_is_marked_and_who_marked_it_say_the_same_until_the_mark_goes() {
+    let programmed = outcome(ProgrammedReason::Programmed);
+    let both = MappingStatus { instances: vec![entry(OTHER, true)], ..MappingStatus::default() };
+    let mut record = held(both.clone());
+    record.status = applied(step(&held(both), Some(&programmed), &fleet(&[ME, OTHER])));
+    record.status.instances.push(entry(OTHER, true));
+    for entry in &mut record.status.instances {
+        entry.silent_since = (entry.name == ME).then_some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    }
+    let both = fleet(&[ME, OTHER]);
+    let by = |name: &str| {
+        statement(&record, &programmed, own_entry(&programmed, name), name, &both, now()).status.conditions
+    };
+    assert_eq!(by(ME), by(OTHER));
+    assert!(by(ME)[1].message.contains("border-1 is silent since"), "{:?}", by(ME));
+}
+
+#[test]
+fn the_shell_of_an_entry_that_its_instance_took_away_means_nothing() {
+    let programmed = outcome(ProgrammedReason::Programmed);
+    let mut served = after(
+        held(MappingStatus::default()),
+        applied(step(&held(MappingStatus::default()), Some(&programmed), &fleet(&[ME]))),
+    );
+    let shell = |name: &str| MappingInstance { name: name.to_owned(), ..MappingInstance::default() };
+    served.status.instances.push(shell(OTHER));
+    assert_eq!(step(&served, Some(&programmed), &fleet(&[ME, OTHER])), Step::Nothing);
+    let shells = MappingStatus { instances: vec![shell(ME), shell(OTHER)], ..MappingStatus::default() };
+    let deleting = Record { deleting_since: Some(now()), ..held(shells) };
+    let gone = refused(RefusalReason::Deleting);
+    assert_eq!(step(&deleting, Some(&gone), &fleet(&[ME])), Step::Release { unconfirmed: vec![] });
+}
+
+#[test]
+fn of_a_shared_address_one_instance_says_at_a_time_which_pods_are_behind_it() {
+    let programmed = outcome(ProgrammedReason::Programmed);
+    let both = fleet(&["border-0", ME]);
+    let other = MappingStatus { instances: vec![entry("border-0", true)], ..MappingStatus::default() };
+    let mut record = held(other.clone());
+    record.status = applied(step(&held(other), Some(&programmed), &both));
+    record.status.instances.push(entry("border-0", true));
+    assert_eq!(step(&record, Some(&programmed), &both), Step::Nothing);
+    let newer = vec!["10.244.1.3".to_owned()];
+    record.status.configured_addresses.get_mut(HERE).unwrap().pod_ips = newer;
+    assert!(matches!(step(&record, Some(&programmed), &both), Step::Wait(_)), "the other one knows more by now");
+    assert!(matches!(step_after(&record, Some(&programmed), &both, SOON), Step::Apply(_)), "or it is wrong");
+}
+
+#[test]
+fn a_message_of_any_length_fits_into_a_status() {
+    let mut failing = outcome(ProgrammedReason::NoReadyEndpoints);
+    failing.programmed.message = "ü".repeat(40_000);
+    let status = applied(step(&held(MappingStatus::default()), Some(&failing), &fleet(&[ME])));
+    let messages = status.conditions.iter().map(|c| &c.message).chain(status.instances.iter().map(|i| &i.message));
+    assert!(messages.map(String::len).max().is_some_and(|longest| (32_000..=32_768).contains(&longest)));
 }
 
 #[test]

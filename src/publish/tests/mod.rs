@@ -20,6 +20,7 @@ const OTHER: &str = "border-2";
 const HERE: &str = "203.0.113.10";
 const POD: &str = "10.244.1.2";
 const HOUR: Duration = Duration::from_secs(3600);
+const SOON: Duration = Duration::from_secs(5);
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
@@ -89,7 +90,11 @@ fn step(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet) -> Ste
 
 fn step_after(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet, waited: Duration) -> Step {
     let server_now = Some(now());
-    decide(record, outcome, &View { instance: ME, fleet, max_wait: HOUR, now: now(), server_now, waited })
+    decide(
+        record,
+        outcome,
+        &View { instance: ME, fleet, max_wait: HOUR, seen_after: SOON, now: now(), server_now, waited },
+    )
 }
 
 #[track_caller]

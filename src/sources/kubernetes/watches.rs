@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{FutureExt, StreamExt};
@@ -31,6 +31,8 @@ use crate::sources::convert::{self, Converted, SERVICE_NAME_LABEL};
 /// five seconds of its return.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that lasted so long had begun well.
+const LASTING: Duration = Duration::from_secs(1);
 /// Objects per page of a list: what is in memory twice at a time.
 pub(super) const PAGE: u32 = 500;
 
@@ -198,16 +200,31 @@ impl Task {
     {
         let mut events = pin!(watcher(api.clone(), config.clone()));
         let mut listing = BTreeMap::new();
+        let mut outages = self.session.outages();
+        // When the watch in force last showed that it is alive.
+        let mut alive: Option<Instant> = None;
         loop {
             let event = tokio::select! {
                 biased;
                 () = begun.notified() => {
+                    alive = Some(Instant::now());
                     *pauses = self::pauses();
                     self.send(Notice::Watching(self.resource)).await?;
                     continue;
                 }
                 event = events.next() => event,
+                Ok(()) = outages.changed() => {
+                    let noticed = *outages.borrow_and_update();
+                    if alive.is_some_and(|alive| noticed.is_some_and(|noticed| alive < noticed)) {
+                        tracing::debug!(resource = self.resource.plural(), "the watch is from before an outage; beginning anew");
+                        return Ok(Duration::ZERO);
+                    }
+                    continue;
+                }
             };
+            if matches!(event, Some(Ok(_))) {
+                alive = alive.map(|_| Instant::now());
+            }
             let change = match event {
                 Some(Ok(Event::Init)) => {
                     listing.clear();
@@ -226,10 +243,13 @@ impl Task {
                 Some(Err(error)) => {
                     // It began, and failed at once.
                     let _ = begun.notified().now_or_never();
+                    let lasted = alive.take().is_some_and(|alive| alive.elapsed() > LASTING);
                     let pause = pauses.next().unwrap_or(LAST_PAUSE);
                     match gone(&error) {
                         Some(Gone::ListedAnew) => tracing::debug!(%error, "listing anew"),
                         Some(Gone::Stuck) => return Ok(pause),
+                        // Connections end. Whether the API is away, the next try tells.
+                        None if lasted && matches!(error, watcher::Error::WatchFailed(_)) => {}
                         None => self.failed(error).await?,
                     }
                     tokio::time::sleep(pause).await;

@@ -13,6 +13,15 @@ use crate::{Bed, Manifests, Namespace, eventually};
 
 const PORT: u16 = 8080;
 
+/// Runs its further arguments as a container would. `ip netns exec` gives a mount namespace of its own.
+const CONTAINED: &str = r#"
+mount --bind "$0" "$0"
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+mount -o remount,bind,ro /
+exec setpriv --bounding-set=-all,+net_admin,+net_raw --inh-caps=-all --ambient-caps=-all --no-new-privs "$@"
+"#;
+
 /// Where its objects come from.
 #[derive(Debug)]
 enum Source {
@@ -37,6 +46,7 @@ pub struct Daemon<'a> {
     settings: BTreeMap<String, String>,
     source: Source,
     machine_id: Option<String>,
+    contained: bool,
     state: TempDir,
     child: Option<Child>,
 }
@@ -68,6 +78,7 @@ impl<'a> Daemon<'a> {
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             source,
             machine_id: None,
+            contained: false,
             state: tempfile::tempdir().expect("a temporary directory can be made"),
             child: None,
         }
@@ -88,6 +99,14 @@ impl<'a> Daemon<'a> {
     #[must_use]
     pub fn machine_id(mut self, id: &str) -> Self {
         self.machine_id = Some(id.to_owned());
+        self
+    }
+
+    /// The daemon (not its subcommands) has what the DaemonSet's container gives it: two capabilities, no way to more, a root and kernel
+    /// parameters that are read-only. What is a mount of its own on this host stays as it is.
+    #[must_use]
+    pub fn contained(mut self) -> Self {
+        self.contained = true;
         self
     }
 
@@ -118,9 +137,12 @@ impl<'a> Daemon<'a> {
         self.state.path().join("state")
     }
 
-    fn invocation(&self, arguments: &[&str]) -> Command {
+    fn invocation(&self, arguments: &[&str], contained: bool) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name()]);
+        if contained {
+            command.args(["sh", "-ec", CONTAINED]).arg(self.state_dir());
+        }
         if let Some(id) = &self.machine_id {
             let file = self.state.path().join("machine-id");
             fs::write(&file, format!("{id}\n")).expect("a temporary directory can be written");
@@ -159,7 +181,7 @@ impl<'a> Daemon<'a> {
         assert!(self.child.is_none(), "the daemon runs already");
         fs::create_dir_all(self.state_dir()).expect("a state directory can be made");
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log file can be opened");
-        let mut command = self.invocation(&[]);
+        let mut command = self.invocation(&[], self.contained);
         command.args(self.source.arguments()).arg("--state-dir").arg(self.state_dir());
         command.stdout(log.try_clone().expect("a descriptor can be doubled")).stderr(log);
         self.child = Some(command.spawn().expect("ip is there: the bed was made with it"));
@@ -191,7 +213,7 @@ impl<'a> Daemon<'a> {
     /// Runs a subcommand with the same settings, state directory and kubeconfig (manifests are not passed on).
     #[track_caller]
     pub fn command(&self, subcommand: &[&str]) -> Output {
-        let mut command = self.invocation(subcommand);
+        let mut command = self.invocation(subcommand, false);
         command.arg("--state-dir").arg(self.state_dir());
         command.output().expect("ip is there: the bed was made with it")
     }

@@ -255,7 +255,7 @@ mod tests {
             table: reply(200, json!({"columnDefinitions": [{"name": "Name", "type": "string"}]})),
             ..good()
         });
-        assert!(f.level == Level::Warn && f.what.contains("spec is missing"), "{f:?}");
+        assert!(f.level == Level::Warn && f.what.contains("required is missing"), "{f:?}");
         let f = one(&Facts { table: reply(200, json!({"columnDefinitions": []})), ..good() });
         assert!(f.what.contains("no columns"), "{f:?}");
         assert_eq!(one(&Facts { openapi: reply(403, Value::Null), ..good() }).level, Level::Warn);

@@ -63,10 +63,16 @@ fn compare(at: &str, served: &Value, ours: &Value, found: &mut Vec<String>) {
         let at = below(at, key);
         match o.get(key) {
             Some(ours) => compare(&at, value, ours, found),
+            // Each of them is named.
+            None if key == "properties" => compare(&at, value, &Map::new().into(), found),
             None => found.push(format!("{} is there and should not be", name(&at))),
         }
     }
-    for key in o.keys().filter(|key| !s.contains_key(*key)) {
+    for (key, value) in o.iter().filter(|(key, _)| !s.contains_key(*key)) {
+        if key == "properties" {
+            compare(&below(at, key), &Map::new().into(), value, found);
+            continue;
+        }
         found.push(format!("{} is missing", name(&below(at, key))));
     }
 }
@@ -130,6 +136,6 @@ mod tests {
                 "spec.ports[].port.x-kubernetes-validations is missing",
             ]
         );
-        assert_eq!(differences(&json!({}), &ours), ["the schema is missing"]);
+        assert_eq!(differences(&json!({}), &ours), ["spec is missing"]);
     }
 }
