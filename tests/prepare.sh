@@ -55,7 +55,7 @@ into the PATH, then run this again."
 
 # kube-apiserver and what belongs to it, for the tests against a real API: minutes the first time, nothing later.
 need_control_plane() {
-    need_commands openssl=openssl flock=util-linux
+    need_commands openssl=openssl flock=util-linux faketime=faketime
     [ -e /etc/ssl/certs/ca-certificates.crt ] || need_commands update-ca-certificates=ca-certificates
     need_go
     bash "$repository/tests/kube/build.sh"

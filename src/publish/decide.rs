@@ -23,8 +23,8 @@ pub struct View<'a> {
     pub seen_after: Duration,
     /// This box's clock.
     pub now: Timestamp,
-    /// What to add to it to get the API server's; `None` when not measured lately.
-    pub server_offset: Option<SignedDuration>,
+    /// That of the API server, by which deletions are stamped: it is this late at least. `None` when it was not asked lately.
+    pub server_now: Option<Timestamp>,
     /// How long this instance has been finding that something is wrong which another could put right as well.
     pub waited: Duration,
 }
@@ -98,8 +98,8 @@ fn withdraw(record: &Record, outcome: Option<&MappingOutcome>, view: &View) -> S
     if unconfirmed.is_empty() {
         return in_turn(view, Step::Release { unconfirmed });
     }
-    let (Some(since), Some(offset)) = (record.deleting_since, view.server_offset) else { return Step::AskClock };
-    let waited = (view.now + offset).duration_since(since);
+    let (Some(since), Some(now)) = (record.deleting_since, view.server_now) else { return Step::AskClock };
+    let waited = now.duration_since(since);
     let max_wait = SignedDuration::try_from(view.max_wait).unwrap_or(SignedDuration::MAX);
     match Duration::try_from(max_wait - waited) {
         Ok(left) if !left.is_zero() => Step::Wait(left.min(Duration::from_secs(30))),

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::runtime::events::{Event, Recorder, Reporter};
 use kube::{Resource, api::ObjectMeta};
 use tokio::sync::{mpsc, watch};
@@ -48,8 +48,8 @@ const CONCURRENCY: usize = 8;
 const OUTDATED: Duration = Duration::from_millis(500);
 /// What the API server rejects is tried again after this.
 const REJECTED: Duration = Duration::from_secs(60);
-/// A measured difference of clocks is good for this long.
-const OFFSET_VALID: Duration = Duration::from_secs(60);
+/// The API server is asked for its time again after this.
+const TIME_VALID: Duration = Duration::from_secs(60);
 
 /// What the publisher needs to know.
 pub struct Settings {
@@ -98,7 +98,7 @@ pub async fn run(
 /// What a task of its own came to.
 enum Job {
     Write { key: ObjectKey, before: Arc<Record>, step: Step, result: Result<Box<Record>, WriteError> },
-    Clock(Result<SignedDuration, WriteError>),
+    Clock(Result<(Timestamp, Instant), WriteError>),
 }
 
 struct Publisher {
@@ -112,8 +112,8 @@ struct Publisher {
     queue: Queue,
     paces: Paces,
     trouble: Trouble,
-    /// The API server's clock less ours, and when it was measured.
-    offset: Option<(SignedDuration, Instant)>,
+    /// What time it was at least for the API server, and when: from then on our own time goes by, whatever somebody sets our clock to.
+    server_time: Option<(Timestamp, Instant)>,
     asking: bool,
     jobs: JoinSet<Job>,
 }
@@ -130,7 +130,7 @@ impl Publisher {
             queue: Queue::default(),
             paces: Paces::default(),
             trouble: Trouble::default(),
-            offset: None,
+            server_time: None,
             asking: false,
             jobs: JoinSet::new(),
         }
@@ -218,14 +218,17 @@ impl Publisher {
 
     fn step(&mut self, key: ObjectKey, now: Instant) {
         let (Some(record), Some(outcomes)) = (self.records.get(&key).cloned(), self.outcomes.clone()) else { return };
-        let offset = self.offset.filter(|(_, at)| now.duration_since(*at) < OFFSET_VALID).map(|(offset, _)| offset);
+        let server_now = self.server_time.and_then(|(time, at)| {
+            let since = now.saturating_duration_since(at);
+            time.checked_add(since).ok().filter(|_| since < TIME_VALID)
+        });
         let view = View {
             instance: &self.settings.instance,
             fleet: &self.fleet,
             max_wait: self.settings.max_wait,
             seen_after: self.settings.lease / 2,
             now: Timestamp::now(),
-            server_offset: offset,
+            server_now,
             waited: self.queue.waited(&key, now),
         };
         match decide(&record, outcomes.mappings.get(&key), &view) {
@@ -247,7 +250,7 @@ impl Publisher {
         if !self.asking {
             self.asking = true;
             let session = session.clone();
-            self.jobs.spawn(async move { Job::Clock(write::clock_offset(&session).await) });
+            self.jobs.spawn(async move { Job::Clock(write::server_time(&session).await) });
         }
     }
 
@@ -267,9 +270,9 @@ impl Publisher {
 
     fn take_job(&mut self, job: Result<Job, tokio::task::JoinError>) {
         match job {
-            Ok(Job::Clock(Ok(offset))) => {
+            Ok(Job::Clock(Ok(known))) => {
                 self.asking = false;
-                self.offset = Some((offset, Instant::now()));
+                self.server_time = Some(known);
                 self.queue.clock_known();
             }
             Ok(Job::Clock(Err(error))) => {

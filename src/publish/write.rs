@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::decide::Step;
 use crate::api::{Mapping, MappingStatus};
@@ -242,7 +243,9 @@ fn apply_body(key: &ObjectKey, record: &Record, status: &MappingStatus, instance
     })
 }
 
-/// The API server's clock less this box's.
-pub async fn clock_offset(session: &Session) -> Result<SignedDuration, WriteError> {
-    Ok(clock::compare(&session.client).await?.skew())
+/// What time it is at least for the API server, and when that was: dates in HTTP are cut to the second, and this one is as old as its way
+/// here was long.
+pub async fn server_time(session: &Session) -> Result<(Timestamp, Instant), WriteError> {
+    let time = clock::server_now(&session.client).await?;
+    Ok((time, Instant::now()))
 }

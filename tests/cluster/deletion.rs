@@ -439,7 +439,7 @@ fn two_hours_ahead(daemon: Daemon<'_>) -> Daemon<'_> {
 }
 
 #[test]
-fn who_does_not_come_back_is_waited_for_as_long_as_was_set_by_the_clock_of_the_api_server() {
+fn an_instance_that_does_not_come_back_is_waited_for_as_long_as_was_set_by_the_clock_of_the_api_server() {
     const WAIT: SignedDuration = SignedDuration::from_secs(60);
     let lab = Lab::of_two();
     let _living = two_hours_ahead(lab.daemon()).set("SNCTRLR_MAX_FINALIZE_WAIT_MINUTES", "1").start();

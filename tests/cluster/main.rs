@@ -12,6 +12,7 @@ mod credentials;
 mod deletion;
 mod deploy;
 mod events;
+mod first_smartnat;
 mod fleet;
 mod forget;
 mod harness;

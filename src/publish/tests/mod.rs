@@ -90,11 +90,11 @@ fn step(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet) -> Ste
 }
 
 fn step_after(record: &Record, outcome: Option<&MappingOutcome>, fleet: &Fleet, waited: Duration) -> Step {
-    let server_offset = Some(SignedDuration::ZERO);
+    let server_now = Some(now());
     decide(
         record,
         outcome,
-        &View { instance: ME, fleet, max_wait: HOUR, seen_after: SOON, now: now(), server_offset, waited },
+        &View { instance: ME, fleet, max_wait: HOUR, seen_after: SOON, now: now(), server_now, waited },
     )
 }
 

@@ -58,7 +58,6 @@ pub async fn run(
     let mut server = String::new();
     sessions.mark_changed();
     loop {
-        let may_serve = fleet.borrow_and_update().standing.may_serve();
         tokio::select! {
             () = daemon.closed() => return,
             Ok(()) = sessions.changed() => {
@@ -74,6 +73,8 @@ pub async fn run(
             Ok(room) = records.reserve(), if !source.outbox.is_empty() => source.outbox.send(room),
             () = source.dirty.due() => {
                 source.dirty.clear();
+                // Looked at without taking notice of it: a change is to mark what waits, above.
+                let may_serve = fleet.borrow().standing.may_serve();
                 if let Some(objects) = source.delivery().filter(|_| may_serve) {
                     source.undelivered = false;
                     if daemon.send(SourceEvent::Objects(objects)).await.is_err() {
