@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bed::cluster::{Authority, ControlPlane};
-use bed::eventually;
+use bed::{Bed, Daemon, eventually};
 use serde_json::{Value, json};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
+use crate::support::{Lab, PROGRAM, assert_dropped, assert_served, web};
+
 const DAEMON: &str = "system:serviceaccount:smartnat-system:smartnat-manager";
 const PROXY: &str = "system:kube-proxy";
 
@@ -277,4 +279,22 @@ fn a_cluster_without_smartnat_and_one_that_grants_short_tokens_are_told() {
     assert!(told_days(&said)["smartnat.kubeconfig"] <= 1, "{said}");
     assert_eq!(whoami(&control, &both(&directory)[0].0), DAEMON);
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+}
+
+#[test]
+fn as_in_the_daemonset_a_pod_finds_its_cluster_by_itself_and_serves_with_two_capabilities() {
+    let lab = Lab::new();
+    let server = SocketAddrV4::new(ControlPlane::ADDRESS, ControlPlane::PORT);
+    let files = lab.control.pod_files("smartnat-manager");
+    let mut daemon = Daemon::in_pod(&lab.bed, PROGRAM, server, &files).contained();
+    let border = daemon.command(&["border"]);
+    assert!(border.status.success(), "{}", String::from_utf8_lossy(&border.stderr));
+    lab.bed.border.set_sysctl("net/ipv4/ip_forward", "1");
+    daemon.start_again();
+    lab.put(&web("web", &[Bed::EXT1]));
+    lab.await_programmed("web");
+    assert_served(&lab.bed.client1, Bed::EXT1);
+    lab.delete("web");
+    lab.await_gone("web");
+    assert_dropped(&lab.bed.client1, Bed::EXT1);
 }

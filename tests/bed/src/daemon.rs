@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 
@@ -22,18 +23,30 @@ mount -o remount,bind,ro /
 exec setpriv --bounding-set=-all,+net_admin,+net_raw --inh-caps=-all --ambient-caps=-all --no-new-privs "$@"
 "#;
 
+/// `ip netns exec` gives a mount namespace of its own, so nobody else sees this.
+const IN_POD: &str = r#"
+files=/run/secrets/kubernetes.io/serviceaccount
+mount -t tmpfs none /run
+mkdir -p $files
+mount --bind "$0" $files
+exec "$@"
+"#;
+
 /// Where its objects come from.
 #[derive(Debug)]
 enum Source {
     Manifests(PathBuf),
     Kubeconfig(PathBuf),
+    /// A directory with the files that a pod finds of its ServiceAccount.
+    Pod(PathBuf),
 }
 
 impl Source {
-    fn arguments(&self) -> [&std::ffi::OsStr; 2] {
+    fn arguments(&self) -> Vec<&std::ffi::OsStr> {
         match self {
-            Source::Manifests(dir) => ["--manifests".as_ref(), dir.as_os_str()],
-            Source::Kubeconfig(file) => ["--kubeconfig".as_ref(), file.as_os_str()],
+            Source::Manifests(dir) => vec!["--manifests".as_ref(), dir.as_os_str()],
+            Source::Kubeconfig(file) => vec!["--kubeconfig".as_ref(), file.as_os_str()],
+            Source::Pod(_) => vec![],
         }
     }
 }
@@ -61,6 +74,14 @@ impl<'a> Daemon<'a> {
     /// As [`Daemon::new`], with the Kubernetes API as its source.
     pub fn with_kubeconfig(bed: &'a Bed, program: &str, kubeconfig: &Path) -> Daemon<'a> {
         Daemon::from(bed, program, Source::Kubeconfig(kubeconfig.to_owned()))
+    }
+
+    /// As in a pod: nothing but the kubelet's environment and the ServiceAccount's files (`files`: token, ca.crt, namespace) say where the
+    /// API server at `server` is.
+    pub fn in_pod(bed: &'a Bed, program: &str, server: SocketAddrV4, files: &Path) -> Daemon<'a> {
+        Daemon::from(bed, program, Source::Pod(files.to_owned()))
+            .set("KUBERNETES_SERVICE_HOST", &server.ip().to_string())
+            .set("KUBERNETES_SERVICE_PORT", &server.port().to_string())
     }
 
     fn from(bed: &'a Bed, program: &str, source: Source) -> Daemon<'a> {
@@ -140,6 +161,9 @@ impl<'a> Daemon<'a> {
     fn invocation(&self, arguments: &[&str], contained: bool) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name()]);
+        if let Source::Pod(files) = &self.source {
+            command.args(["sh", "-ec", IN_POD]).arg(files);
+        }
         if contained {
             command.args(["sh", "-ec", CONTAINED]).arg(self.state_dir());
         }

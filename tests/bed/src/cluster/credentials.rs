@@ -1,3 +1,4 @@
+use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -28,6 +29,21 @@ impl ControlPlane {
         self.kubectl(&["create", "token", "-n", namespace, name, "--duration", &format!("{seconds}s")])
             .trim()
             .to_owned()
+    }
+
+    /// The files of a ServiceAccount as a pod finds them, with a token for an hour.
+    #[track_caller]
+    pub fn pod_files(&self, service_account: &str) -> PathBuf {
+        let dir = self.dir().join(format!("pod-{}", self.next_number()));
+        let authority = self.authority.credential().certificate;
+        let write = || {
+            fs::create_dir(&dir)?;
+            fs::write(dir.join("token"), self.token(service_account, 3600))?;
+            fs::write(dir.join("namespace"), SYSTEM)?;
+            fs::copy(authority, dir.join("ca.crt")).map(drop)
+        };
+        write().expect("the control plane's directory can be written");
+        dir
     }
 
     /// A new kubeconfig with this as its `user` (`{"token": ...}`, `{"tokenFile": ...}`, `{"exec": ...}` and so on).
