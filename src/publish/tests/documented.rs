@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 const REFERENCE: &str = include_str!("../../../docs/mapping.md");
-/// What is done, not why: the other word of an Event.
-const ACTIONS: [&str; 3] = ["Accept", "Program", "Release"];
+/// Actions of Events, and what a condition may be: no reasons.
+const OTHERS: [&str; 5] = ["Accept", "Program", "Release", "True", "False"];
 
 fn is_camel_case(word: &str) -> bool {
     word.len() > 3 && word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic)
@@ -16,7 +16,7 @@ fn variants<'a>(source: &'a str, name: &str) -> BTreeSet<&'a str> {
 
 /// Words of CamelCase that stand in quotes.
 fn quoted(source: &str) -> BTreeSet<&str> {
-    source.split('"').skip(1).step_by(2).filter(|w| is_camel_case(w) && !ACTIONS.contains(w)).collect()
+    source.split('"').skip(1).step_by(2).filter(|w| is_camel_case(w) && !OTHERS.contains(w)).collect()
 }
 
 #[test]
