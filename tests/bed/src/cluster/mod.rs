@@ -158,10 +158,16 @@ impl ControlPlane {
         self.controllers.ensure(&self.namespace);
     }
 
-    /// The place in the audit log now.
+    /// The place in the audit log now. A request is noted there a moment after it was answered: everything answered so far is before it.
     #[track_caller]
     pub fn audit_mark(&self) -> Mark {
-        audit::read(&self.audit_log(), Mark(0)).1
+        let name = format!("audit-mark-{}", self.next_number());
+        let object = serde_json::json!({"metadata": {"name": name}}).to_string();
+        self.request("POST", "/api/v1/namespaces/default/configmaps?dryRun=All", "application/json", &object);
+        eventually_within(START, "the audit log has come so far", || {
+            let (entries, mark) = audit::read(&self.audit_log(), Mark(0));
+            entries.iter().any(|e| e.name == name).then_some(mark)
+        })
     }
 
     /// Every request for a change since then, refused ones too.
