@@ -1,12 +1,13 @@
 //! The API as a source: whatever it does, the dataplane stays, says why, and catches up.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use bed::cluster::ControlPlane;
 use bed::peer::{Flood, Proto, Stream};
 use bed::{Bed, Daemon, Endpoints, Namespace, Service, eventually, eventually_within, holds};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::support::{Lab, PATIENCE, PROGRAM, assert_dropped, assert_served, web};
 
@@ -39,6 +40,18 @@ pub fn await_away(daemon: &Daemon<'_>, because: &str) -> String {
 #[track_caller]
 pub fn await_current(daemon: &Daemon<'_>, within: Duration) {
     eventually_within(within, "the source is current", || holds(source(daemon, "kubernetes").0 == "current"));
+}
+
+/// Waits until the API has been away for so long, as the daemon tells it.
+#[track_caller]
+fn stays_away(daemon: &Daemon<'_>, time: SignedDuration) {
+    eventually_within(PATIENCE + PATIENCE, "it has been away for long enough", || {
+        let status = daemon.status();
+        let source = status["sources"].as_array()?.iter().find(|s| s["name"] == "kubernetes")?;
+        assert_eq!(source["state"], "away", "{source}");
+        let since: Timestamp = source["since"].as_str()?.parse().ok()?;
+        holds(Timestamp::now().duration_since(since) >= time)
+    });
 }
 
 /// A connection that must not notice anything, and new ones that must all succeed.
@@ -110,6 +123,8 @@ fn an_api_server_killed_and_back_interrupts_nothing_and_what_changed_meanwhile_i
     let alone = format!("the API server {} does not answer: Connection refused (os error 111)", lab.control.server());
     eventually("all three watches say the same, once", || holds(source(&daemon, "kubernetes").1 == alone));
     assert_eq!(daemon.get("/healthcheck").unwrap().code, 200, "it serves on");
+    // Long enough for every pause between two tries to have grown as far as it does.
+    stays_away(&daemon, SignedDuration::from_mins(1));
     traffic.goes_on();
     lab.control.start_api();
     await_current(&daemon, SOON);
@@ -207,13 +222,33 @@ fn started_before_its_api_it_closes_the_border_and_leaves_what_is_programmed() {
 fn an_api_server_that_takes_connections_and_never_answers_is_told_and_waited_for() {
     let lab = Lab::new();
     lab.put(&web("web", &[Bed::EXT1]));
+    let mut daemon = lab.daemon();
     lab.control.pause_api();
-    let mut daemon = lab.daemon_with(&lab.control.admin_kubeconfig());
     daemon.launch();
     await_away(&daemon, "does not answer");
     lab.control.resume_api();
     await_current(&daemon, Duration::from_secs(15));
     eventually("the Mapping is served", || holds(crate::support::ask(&lab.bed.client1, Bed::EXT1).is_ok()));
+}
+
+#[test]
+fn an_api_server_that_hangs_while_it_is_watched_is_told_and_interrupts_nothing() {
+    let lab = Lab::new();
+    lab.put(&web("web", &[Bed::EXT1]));
+    let daemon = lab.daemon().set("SNCTRLR_LEASE_SECONDS", "8").start();
+    lab.await_programmed("web");
+    let traffic = Traffic::begin(&lab.bed.client1);
+    lab.control.pause_api();
+    let told = eventually_within(PATIENCE, "the Lease is missed", || {
+        let (state, reason) = source(&daemon, "lease");
+        (state == "away").then_some(reason)
+    });
+    assert!(told.contains("no answer") || told.contains("did not answer"), "{told}");
+    traffic.goes_on();
+    lab.control.resume_api();
+    lab.put(&web("late", &[Bed::EXT1B]));
+    served_soon(&lab, Bed::EXT1B);
+    traffic.end();
 }
 
 #[test]
