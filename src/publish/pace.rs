@@ -43,7 +43,7 @@ pub(super) struct Trouble {
 
 impl Trouble {
     const FIRST: Duration = Duration::from_millis(250);
-    const LAST: Duration = Duration::from_secs(3);
+    const LAST: Duration = Duration::from_secs(1);
 
     /// Another failure; how long nothing is tried now.
     pub(super) fn again(&mut self, now: Instant) -> Duration {

@@ -189,7 +189,10 @@ impl ControlPlane {
             let ready = Call::get("/readyz").send(&self.namespace, PROXY_PORT).ok()?.code == 200;
             // Made by the API server itself, a moment later.
             let namespace = || Call::get("/api/v1/namespaces/default").send(&self.namespace, PROXY_PORT).ok();
-            (ready && namespace()?.code == 200).then_some(())
+            // What a definition brings is served a moment later still, and answered with 429 until then; without the definition it is 404.
+            let mappings = || Call::get("/apis/smartnat.aureacentral.com/v1alpha1/mappings?limit=1");
+            let served = || mappings().send(&self.namespace, PROXY_PORT).ok();
+            (ready && namespace()?.code == 200 && matches!(served()?.code, 200 | 404)).then_some(())
         });
     }
 
