@@ -52,7 +52,7 @@ fn is_deleted(mapping: &Value) -> bool {
 
 impl Lab {
     /// Requests of the daemon that would change Mappings, successful or not.
-    fn writes(&self, since: Mark) -> Vec<AuditEntry> {
+    fn writes(&self, since: &Mark) -> Vec<AuditEntry> {
         let mut writes = self.control.writes_since(since);
         writes.retain(|w| w.resource.starts_with("mappings") && w.user == ACCOUNT);
         writes
@@ -63,7 +63,7 @@ impl Lab {
     fn assert_quiet(&self, daemon: &Daemon) {
         let mark = self.control.audit_mark();
         daemon.passes(3);
-        let writes = self.writes(mark);
+        let writes = self.writes(&mark);
         assert!(writes.is_empty(), "{writes:#?}");
     }
 
@@ -180,7 +180,7 @@ fn a_deleted_mapping_is_out_of_the_kernel_before_its_finalizer_goes_and_the_fina
     assert_dropped(&lab.bed.client1, Bed::EXT1);
     lab.assert_quiet(&daemon);
     let added = |w: &AuditEntry| w.request.to_string().contains("\"add\"");
-    assert!(!lab.writes(mark).iter().any(added), "{:#?}", lab.writes(mark));
+    assert!(!lab.writes(&mark).iter().any(added), "{:#?}", lab.writes(&mark));
 
     lab.json_patch("web", &json!([{"op": "remove", "path": "/metadata/finalizers"}]));
     lab.await_gone("web");

@@ -217,7 +217,7 @@ fn objects_of_the_first_smartnat_are_served_and_of_its_status_nothing_is_left() 
 fn assert_quiet(lab: &Lab, daemon: &bed::Daemon) {
     let mark = lab.control.audit_mark();
     daemon.passes(3);
-    let mut writes = lab.control.writes_since(mark);
+    let mut writes = lab.control.writes_since(&mark);
     writes.retain(|w| w.resource.starts_with("mappings"));
     assert!(writes.is_empty(), "{writes:#?}");
 }

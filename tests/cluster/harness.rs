@@ -62,13 +62,13 @@ fn rights_are_those_of_rbac_and_the_audit_log_tells_who_changed_what() {
         mine.map(|e| (format!("{} {} {}/{}", e.verb, e.resource, e.namespace, e.name), e.succeeded())).collect()
     };
     let told = eventually("the last request is in the log", || {
-        let told = mine(control.writes_since(mark));
+        let told = mine(control.writes_since(&mark));
         told.last().is_some_and(|(_, succeeded)| *succeeded).then_some(told)
     });
     assert_eq!(told[0], ("create configmaps audited/".to_owned(), false));
     let succeeded: Vec<&str> = told.iter().filter(|(_, succeeded)| *succeeded).map(|(what, _)| what.as_str()).collect();
     assert_eq!(succeeded, ["create configmaps audited/mine"]);
-    assert!(mine(control.writes_since(control.audit_mark())).is_empty());
+    assert!(mine(control.writes_since(&control.audit_mark())).is_empty());
 }
 
 #[test]

@@ -31,11 +31,11 @@ fn message(mapping: &Value) -> String {
 fn assert_quiet(lab: &Lab, daemons: &[Daemon]) {
     let mark = lab.control.audit_mark();
     daemons.iter().for_each(|d| d.passes(4));
-    let written = status_writes(lab, mark);
+    let written = status_writes(lab, &mark);
     assert!(written.is_empty(), "{} writes, the last {:#?}", written.len(), written.last());
 }
 
-fn writes_with(lab: &Lab, mark: Mark, text: &str) -> usize {
+fn writes_with(lab: &Lab, mark: &Mark, text: &str) -> usize {
     status_writes(lab, mark).iter().filter(|w| w.request.to_string().contains(text)).count()
 }
 
@@ -95,7 +95,7 @@ fn boxes_that_share_an_address_say_the_same_of_it_and_do_not_write_against_each_
         lab.await_mapping("web", "the pod that is left", |m| pods(m) == json!([pod]));
     }
     daemons.iter().for_each(|d| d.passes(4));
-    let written = status_writes(&lab, mark);
+    let written = status_writes(&lab, &mark);
     assert!((6..=9).contains(&written.len()), "{} writes for 6 changes: {written:#?}", written.len());
     assert_quiet(&lab, &daemons);
 
@@ -137,9 +137,9 @@ fn a_box_that_dies_is_shown_and_can_be_forgotten_and_is_taken_back_when_it_retur
     assert_served(&lab.bed.client1, Bed::SECOND_EXT1);
     let daemons = [first, second];
     assert_quiet(&lab, &daemons);
-    assert_eq!(writes_with(&lab, mark, "remove"), 2, "{:#?}", status_writes(&lab, mark));
-    let count = status_writes(&lab, mark).len();
-    assert!(count <= 6, "{count} writes for 2 Mappings: {:#?}", status_writes(&lab, mark));
+    assert_eq!(writes_with(&lab, &mark, "remove"), 2, "{:#?}", status_writes(&lab, &mark));
+    let count = status_writes(&lab, &mark).len();
+    assert!(count <= 6, "{count} writes for 2 Mappings: {:#?}", status_writes(&lab, &mark));
     let [first, mut second] = daemons;
 
     // It dies for good.
@@ -197,7 +197,7 @@ fn restarts_within_a_lease_are_seen_by_nobody() {
         daemon.start_again();
     }
     assert_quiet(&lab, &daemons);
-    let written = status_writes(&lab, mark);
+    let written = status_writes(&lab, &mark);
     assert!(written.is_empty(), "{written:#?}");
     assert_served(&lab.bed.client1, Bed::EXT1);
     assert_served(&lab.bed.client1, Bed::SECOND_EXT1);
@@ -252,7 +252,7 @@ fn two_that_start_at_once_do_not_both_write_what_either_could() {
     });
     lab.await_programmed("holder");
     assert_quiet(&lab, &daemons);
-    let written = status_writes(&lab, mark).iter().filter(|w| w.name != "holder").count();
+    let written = status_writes(&lab, &mark).iter().filter(|w| w.name != "holder").count();
     println!("{written} writes of status for {} Mappings", 2 * EACH);
     assert!((2 * EACH..=2 * EACH + 5).contains(&written), "{written} writes for {} Mappings", 2 * EACH);
 }

@@ -41,7 +41,7 @@ fn a_thousand_mappings_made_and_deleted_in_one_go_are_all_served_and_all_gone_wi
         let port = u16::try_from(10_000 + n).unwrap();
         assert!(lab.bed.client1.get(Proto::Tcp, Bed::EXT1, port).is_ok(), "port {port}");
     }
-    let written = writes(&lab, mark);
+    let written = writes(&lab, &mark);
     let (finalizers, statuses) = (count(&written, "mappings"), count(&written, "mappings/status"));
     let passes = daemon.metric("smartnat_passes_total", "") - passes;
     println!(
@@ -56,13 +56,13 @@ fn a_thousand_mappings_made_and_deleted_in_one_go_are_all_served_and_all_gone_wi
 
     let mark = lab.control.audit_mark();
     daemon.passes(4);
-    assert_eq!(writes(&lab, mark), []);
+    assert_eq!(writes(&lab, &mark), []);
 
     let begun = Instant::now();
     by_several(|n| lab.control.delete("mapping", "default", &name(n)));
     let asked = begun.elapsed();
     eventually_within(PATIENCE, "all are gone", || holds(lab.control.list("mapping", "default").is_empty()));
-    let written = writes(&lab, mark);
+    let written = writes(&lab, &mark);
     let (finalizers, statuses) = (count(&written, "mappings"), count(&written, "mappings/status"));
     println!(
         "deletion asked for in {asked:.1?}, all gone after {:.1?}: {finalizers} writes of finalizers, {statuses} of statuses",
@@ -123,10 +123,10 @@ fn pods_that_flap_cause_a_bounded_number_of_writes_and_the_last_state_stands() {
     eventually_within(PATIENCE, "nothing is written any more", || {
         let quiet = lab.control.audit_mark();
         daemon.passes(7);
-        holds(status_writes(&lab, quiet).is_empty())
+        holds(status_writes(&lab, &quiet).is_empty())
     });
     assert_eq!(pods(&lab.mapping("web")), right);
-    let written = status_writes(&lab, mark).len();
+    let written = status_writes(&lab, &mark).len();
     println!("{written} writes of a status for {CHANGES} changes in {:.1?}", begun.elapsed());
     assert!((1..=16).contains(&written), "{written} writes");
 }

@@ -147,7 +147,7 @@ pub fn assert_dropped(from: &Namespace, address: Ipv4Addr) {
 
 /// Successful writes of statuses by the daemons since then.
 #[track_caller]
-pub fn status_writes(lab: &Lab, mark: Mark) -> Vec<AuditEntry> {
+pub fn status_writes(lab: &Lab, mark: &Mark) -> Vec<AuditEntry> {
     let mut written = writes(lab, mark);
     written.retain(|w| w.resource == "mappings/status");
     written
@@ -155,7 +155,7 @@ pub fn status_writes(lab: &Lab, mark: Mark) -> Vec<AuditEntry> {
 
 /// Successful writes by the daemons since then, but those of Leases.
 #[track_caller]
-pub fn writes(lab: &Lab, mark: Mark) -> Vec<AuditEntry> {
+pub fn writes(lab: &Lab, mark: &Mark) -> Vec<AuditEntry> {
     let mut written = lab.control.writes_since(mark);
     written.retain(|w| w.user.ends_with(":smartnat-manager") && w.resource != "leases" && w.succeeded());
     written

@@ -15,9 +15,15 @@ rules:
   - level: None
 "#;
 
-/// A place in the audit log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark(pub(super) usize);
+/// A moment in the life of the API server, by its own clock. A request is noted some time after its effect could be seen: what was asked for
+/// before the mark may stand behind it in the log, and does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Where in the log the mark's own request stands; everything that was received later is behind it.
+    pub(super) offset: usize,
+    /// When that request was received, RFC 3339 in UTC with microseconds: its order is that of time.
+    pub(super) received: String,
+}
 
 /// A request that asked for a change, answered by now.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +43,8 @@ pub struct AuditEntry {
     pub uri: String,
     /// The body of the request.
     pub request: Value,
+    /// When it came in; as in [`Mark`].
+    pub(super) received: String,
 }
 
 impl AuditEntry {
@@ -61,16 +69,17 @@ impl AuditEntry {
             code: u16::try_from(event["responseStatus"]["code"].as_u64()?).ok()?,
             uri: text(&event["requestURI"]),
             request: event["requestObject"].clone(),
+            received: text(&event["requestReceivedTimestamp"]),
         })
     }
 }
 
-/// The entries from `mark` on, and the place behind them. A line that is still being written is left for the next time.
+/// The entries that stand at `offset` and behind, and where they end. A line that is still being written is left for the next time.
 #[track_caller]
-pub fn read(log: &Path, mark: Mark) -> (Vec<AuditEntry>, Mark) {
+pub fn read(log: &Path, offset: usize) -> (Vec<AuditEntry>, usize) {
     let bytes = std::fs::read(log).unwrap_or_else(|e| panic!("the audit log {}: {e}", log.display()));
     let end = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |last| last + 1);
-    let text = String::from_utf8_lossy(bytes.get(mark.0..end).unwrap_or_default());
+    let text = String::from_utf8_lossy(bytes.get(offset..end).unwrap_or_default());
     let entry = |line| AuditEntry::parse(line).unwrap_or_else(|| panic!("an odd line in the audit log: {line}"));
-    (text.lines().map(entry).collect(), Mark(end.max(mark.0)))
+    (text.lines().map(entry).collect(), end.max(offset))
 }

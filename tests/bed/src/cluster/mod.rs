@@ -158,22 +158,26 @@ impl ControlPlane {
         self.controllers.ensure(&self.namespace);
     }
 
-    /// The place in the audit log now. A request is noted there a moment after it was answered: everything answered so far is before it.
+    /// This moment: what is asked for from now on comes after it.
     #[track_caller]
     pub fn audit_mark(&self) -> Mark {
         let name = format!("audit-mark-{}", self.next_number());
         let object = serde_json::json!({"metadata": {"name": name}}).to_string();
+        let (_, offset) = audit::read(&self.audit_log(), 0);
         self.request("POST", "/api/v1/namespaces/default/configmaps?dryRun=All", "application/json", &object);
         eventually_within(START, "the audit log has come so far", || {
-            let (entries, mark) = audit::read(&self.audit_log(), Mark(0));
-            entries.iter().any(|e| e.name == name).then_some(mark)
+            let (entries, _) = audit::read(&self.audit_log(), offset);
+            let own = entries.into_iter().find(|e| e.name == name)?;
+            Some(Mark { offset, received: own.received })
         })
     }
 
-    /// Every request for a change since then, refused ones too.
+    /// Every request for a change that was received since then and answered, refused ones too.
     #[track_caller]
-    pub fn writes_since(&self, mark: Mark) -> Vec<AuditEntry> {
-        audit::read(&self.audit_log(), mark).0
+    pub fn writes_since(&self, mark: &Mark) -> Vec<AuditEntry> {
+        let (mut entries, _) = audit::read(&self.audit_log(), mark.offset);
+        entries.retain(|e| e.received > mark.received);
+        entries
     }
 
     fn audit_log(&self) -> PathBuf {
