@@ -5,6 +5,7 @@
 //! * [`cluster::ControlPlane`] is a real Kubernetes API server for it,
 //! * [`peer`] holds what pods and clients do: servers, requests, long streams, floods of new flows,
 //! * [`first_smartnat`] leaves behind what the first SmartNat left,
+//! * [`vm`] puts a virtual machine in the border's place,
 //! * [`packet`] writes and reads raw frames: scans, forged sources, and what was seen on a wire.
 //!
 //! Everything here panics when it cannot do its work: a missing privilege or tool is a failed test that names the remedy.
@@ -22,6 +23,7 @@ pub mod packet;
 pub mod peer;
 mod reaper;
 mod topology;
+pub mod vm;
 mod wait;
 
 pub use daemon::Daemon;
