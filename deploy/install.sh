@@ -537,8 +537,9 @@ for file in "${common_files[@]%%:*}" "${wanted_units[@]/#/systemd/}" smartnat.en
 done
 refuse_now
 
-packages
-if command -v iptables >/dev/null && iptables --version | grep -q legacy; then check_host; fi
+# Before anything is looked at only where it has to be fetched.
+early=''
+if { is_url "$binary" || is_url "$proxy"; } && ! command -v curl >/dev/null; then packages; early=yes; fi
 # In a dry run nothing is fetched, and what is to be fetched is not looked at.
 if is_url "$binary"; then
     if [ -n "$dry" ]; then say "would fetch $binary"; binary=''; else fetch --binary "$binary" "$binary_sum" "$work/smartnat-manager"; binary=$work/smartnat-manager; fi
@@ -566,6 +567,7 @@ if [ -n "$with_proxy" ]; then
 fi
 refuse_now
 
+[ -n "$early" ] || packages
 # Whether there is something to go back to.
 earlier=$([ ! -e "$units/smartnat.service" ] || [ ! -x "$bin/smartnat-manager" ] || echo yes)
 trap roll_back EXIT
