@@ -317,6 +317,7 @@ clock() {
 
 # --- files: each replaced in one step; what was there before is kept until the end
 changed=() # what differs from before: paths
+pending='' # what was made to take a place and has not yet
 placed=()  # paths whose former content is beside them, or that are new
 # has_changed PATTERN
 has_changed() {
@@ -339,10 +340,12 @@ place() { # SOURCE PATH MODE
     if [ -n "$dry" ]; then say "would install $2 ($what)"; return 0; fi
     say "installing $2 ($what)"
     mkdir -p "$(dirname "$2")"
-    install -m "$3" "$1" "$(beside "$2" new)"
+    pending=$(beside "$2" new)
+    install -m "$3" "$1" "$pending"
     [ ! -e "$2" ] || ln -f "$2" "$(beside "$2" previous)"
     placed+=("$2")
-    mv -f "$(beside "$2" new)" "$2"
+    mv -fT "$pending" "$2"
+    pending=''
 }
 
 do_step() { # WORDS... -- COMMAND...: says, and does unless this is a dry run
@@ -356,14 +359,14 @@ do_step() { # WORDS... -- COMMAND...: says, and does unless this is a dry run
 roll_back() {
     local path
     trap - EXIT
-    for path in ${placed[@]+"${placed[@]}"}; do rm -f "$(beside "$path" new)"; done
+    [ -z "$pending" ] || rm -f "$pending"
     if [ ${#placed[@]} -gt 0 ] && [ -z "$earlier" ]; then
         printf 'install.sh: not finished. What is installed so far stays: correct what is said above and run this again, or --uninstall.\n' >&2
         for path in "${placed[@]}"; do rm -f "$(beside "$path" previous)"; done
     elif [ ${#placed[@]} -gt 0 ]; then
         printf 'install.sh: failed; putting back what was installed before\n' >&2
         for path in "${placed[@]}"; do
-            if [ -e "$(beside "$path" previous)" ]; then mv -f "$(beside "$path" previous)" "$path"; else rm -f "$path"; fi
+            if [ -e "$(beside "$path" previous)" ]; then mv -fT "$(beside "$path" previous)" "$path"; else rm -f "$path"; fi
         done
         if [ -n "$start" ] && booted; then
             systemctl daemon-reload || true
@@ -383,13 +386,16 @@ place_all() {
         printf '# The ClusterIPs are on it: kube-proxy manages it.\n[keyfile]\nunmanaged-devices+=interface-name:kube-ipvs0\n' >"$work/nm"
         place "$work/nm" /etc/NetworkManager/conf.d/50-smartnat.conf 644
     fi
-    place "$work/settings" "$settings" 644
+    place "$work/settings" "$settings" "$(mode_of "$settings")"
     # The path units would restart what is restarted below.
     [ -z "$new_kubeconfig" ] || place_quietly "$new_kubeconfig" "$kubeconfig" smartnat-kubeconfig.path
     [ -z "$new_proxy_kubeconfig" ] || place_quietly "$new_proxy_kubeconfig" "$proxy_kubeconfig" kube-proxy-kubeconfig.path
-    [ ! -e "$work/proxy-settings" ] || place "$work/proxy-settings" "$proxy_settings" 644
+    [ ! -e "$work/proxy-settings" ] || place "$work/proxy-settings" "$proxy_settings" "$(mode_of "$proxy_settings")"
     for unit in "${wanted_units[@]}"; do place "$here/systemd/$unit" "$units/$unit" 644; done
 }
+
+# The administrator may have closed it; the units read it as root.
+mode_of() { if [ -e "$1" ]; then stat -c %a "$1"; else echo 644; fi; }
 
 place_quietly() { # SOURCE PATH UNIT
     [ -n "$dry" ] || cmp -s "$1" "$2" || ! active "$3" || systemctl stop "$3"
@@ -399,7 +405,7 @@ place_quietly() { # SOURCE PATH UNIT
 # --- the running system
 apply_all() {
     local unit time
-    if has_changed "$units/*" && booted; then do_step reload systemd -- systemctl daemon-reload; fi
+    if has_changed "$units/*" && [ -n "$start" ]; then do_step reload systemd -- systemctl daemon-reload; fi
     time=$(clock)
     if [ -n "$time" ] && ! enabled "$time"; then do_step "enable $time, for the time" -- systemctl --quiet enable "$time"; fi
     for unit in "${wanted_units[@]}"; do
@@ -475,13 +481,13 @@ await_proxy() {
 remove_all() {
     local path unit
     if [ -e "$units/kube-proxy.service" ] && grep -q 'beside SmartNat' "$units/kube-proxy.service"; then
-        do_step "stop and disable kube-proxy" -- systemctl --quiet disable --now kube-proxy.service kube-proxy-kubeconfig.path
-        [ ! -x "$bin/kube-proxy" ] || ! booted || do_step "remove from the kernel what kube-proxy programmed" -- forget_proxy
+        do_step "${start:+stop and }disable kube-proxy" -- systemctl --quiet disable ${start:+--now} kube-proxy.service kube-proxy-kubeconfig.path
+        [ ! -x "$bin/kube-proxy" ] || [ -z "$start" ] || do_step "remove from the kernel what kube-proxy programmed" -- forget_proxy
     fi
     if [ -e "$units/smartnat.service" ]; then
-        do_step "stop and disable smartnat" -- systemctl --quiet disable --now smartnat-kubeconfig.path smartnat.service smartnat-border.service
+        do_step "${start:+stop and }disable smartnat" -- systemctl --quiet disable ${start:+--now} smartnat-kubeconfig.path smartnat.service smartnat-border.service
     fi
-    [ ! -x "$bin/smartnat-manager" ] || ! booted || do_step "remove from the kernel what SmartNat programmed, the border last" -- clean_kernel
+    [ ! -x "$bin/smartnat-manager" ] || [ -z "$start" ] || do_step "remove from the kernel what SmartNat programmed, the border last" -- clean_kernel
     for unit in "${smartnat_units[@]}"; do gone "$units/$unit"; done
     if [ ! -e "$units/kube-proxy.service" ] || grep -q 'beside SmartNat' "$units/kube-proxy.service"; then
         for unit in "${proxy_units[@]}"; do gone "$units/$unit"; done
@@ -496,7 +502,7 @@ remove_all() {
         [ -n "$dry" ] || rmdir --ignore-fail-on-non-empty /etc/smartnat 2>/dev/null || true
     fi
     [ ${#changed[@]} -gt 0 ] || { say "Nothing of SmartNat is installed here."; return; }
-    ! booted || do_step reload systemd -- systemctl daemon-reload
+    [ -z "$start" ] || do_step reload systemd -- systemctl daemon-reload
     [ -n "$dry" ] || say "Removed. Kernel parameters of 60-smartnat.conf are back after a reboot; packages stay; so does the rest of deploy/ in the
 cluster (docs/kubernetes.md). If this box is gone for good: smartnat-manager forget $(uname -n), from another."
     [ -n "$purge" ] || [ -n "$dry" ] || say "Settings and kubeconfigs stay (--purge removes them): $settings $kubeconfig $proxy_kubeconfig"
