@@ -16,6 +16,13 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Built with the control plane of the other tests.
+pub fn kube_proxy() -> PathBuf {
+    let path = repository().join("target/kube/v1.36.3/kube-proxy");
+    assert!(path.exists(), "{} is missing: tests/kube/build.sh makes it (tests/run.sh calls it)", path.display());
+    path
+}
+
 pub struct BoxTree(TempDir);
 
 /// How a run of install.sh ended.

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::json;
+
 use crate::box_tree::{must, repository};
 
 fn run(command: &mut Command, remedy: &str) -> Output {
@@ -103,5 +105,43 @@ fn the_packer_template_is_well_formed_and_names_only_what_is_there() {
     let lines = code.lines().filter(|l| l.contains("install.sh") || l.contains("proxy_options ="));
     for option in lines.flat_map(|l| l.split([' ', '"'])).filter(|w| w.starts_with("--")) {
         assert!(help.contains(&format!("{option} ")), "{option} is no option of install.sh");
+    }
+}
+
+/// `ExecStart=` of kube-proxy.service in words, with the variables that its own `Environment=` lines set.
+fn kube_proxy_flags() -> Vec<String> {
+    let unit = fs::read_to_string(repository().join("deploy/systemd/kube-proxy.service")).unwrap().replace("\\\n", " ");
+    let line = |start: &str| unit.lines().filter_map(|l| l.strip_prefix(start)).map(str::to_owned).collect::<Vec<_>>();
+    let mut command = line("ExecStart=").remove(0);
+    for (name, value) in line("Environment=").iter().map(|l| l.split_once('=').unwrap()) {
+        command = command.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+    }
+    command.split_whitespace().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn kube_proxy_understands_its_flags_as_they_are_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    let mut command = Command::new(crate::box_tree::kube_proxy());
+    command.args(kube_proxy_flags()).arg(format!("--write-config-to={}", file.display()));
+    let output = run(&mut command, "tests/kube/build.sh builds it");
+    assert!(output.status.success(), "{}", text(&output));
+    let config: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    for (pointer, meant) in [
+        ("/mode", json!("ipvs")),
+        ("/iptables/masqueradeAll", json!(true)),
+        ("/ipvs/strictARP", json!(true)),
+        ("/ipvs/tcpTimeout", json!("24h0m0s")),
+        ("/clientConnection/kubeconfig", json!("/etc/kubeconfig")),
+        ("/nodePortAddresses", json!(["127.0.0.0/8", "::1/128"])),
+        ("/healthzBindAddress", json!("127.0.0.1:10256")),
+        ("/metricsBindAddress", json!("127.0.0.1:10249")),
+        // The table's size is that of sysctl.d.
+        ("/conntrack/maxPerCore", json!(0)),
+        ("/conntrack/min", json!(0)),
+        ("/conntrack/tcpEstablishedTimeout", json!("0s")),
+    ] {
+        assert_eq!(config.pointer(pointer), Some(&meant), "{pointer}");
     }
 }

@@ -4,20 +4,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use crate::box_tree::{BoxTree, Ran, differing, repository};
+use crate::box_tree::{BoxTree, Ran, differing, kube_proxy};
 
 const INTERFACES: &str = "--gateway-interface eth0 --interfaces-pattern eth[1-9][0-9]*";
 
 const NOTHING: [PathBuf; 0] = [];
 /// An image with a program that calls itself kube-proxy.
 const IMAGE: &str = "--no-start --binary given/manager --kube-proxy given/proxy --gateway-interface eth0 --interfaces-pattern eth[1-9][0-9]*";
-
-/// Built with the control plane of the other tests.
-fn kube_proxy() -> PathBuf {
-    let path = repository().join("target/kube/v1.36.3/kube-proxy");
-    assert!(path.exists(), "{} is missing: tests/kube/build.sh makes it (tests/run.sh calls it)", path.display());
-    path
-}
 
 fn refused(ran: &Ran, part: &str) {
     assert_eq!(ran.code, Some(3), "{part}: {ran:?}");
