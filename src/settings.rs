@@ -2,6 +2,7 @@
 
 mod args;
 mod fields;
+mod file;
 mod validate;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use args::SettingsArgs;
+pub use file::{SettingsFile, SettingsFileError, VARIABLE as FILE_VARIABLE};
 
 use crate::model::BorderConfig;
 

@@ -35,10 +35,18 @@ impl Place {
 
     /// Runs it as nobody, with nothing in its environment but PATH.
     fn run(&self, arguments: &str) -> Output {
+        self.command(arguments)
+            .output()
+            .expect("the program starts; changing the user needs root: run the tests as root")
+    }
+
+    fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(self.path("smartnat-manager"));
         command.current_dir(self.0.path()).args(arguments.split_whitespace());
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").uid(NOBODY).gid(NOBODY);
-        command.output().expect("the program starts; changing the user needs root: run the tests as root")
+        // Not what this machine has in /etc/smartnat.
+        command.env("SNCTRLR_ENV_FILE", "");
+        command
     }
 
     fn on_files(&self, arguments: &str) -> Output {
@@ -99,6 +107,34 @@ fn all_bad_settings_are_named_at_once() {
     for name in ["MONITOR_PORT", "GW_ADDRESS_OFFSET", "SETUP_SNAT", "INTERFACES_PATTERN", "DEFAULT_GW_INTERFACE"] {
         assert!(message.contains(&format!("SNCTRLR_{name}")), "{name} is missing in {message}");
     }
+}
+
+#[test]
+fn a_command_by_hand_takes_its_settings_from_the_settings_file_behind_flags_and_environment() {
+    let place = Place::new();
+    fs::write(
+        place.path("box.env"),
+        "# of this box\nSNCTRLR_DEFAULT_GW_INTERFACE=eth0\nSNCTRLR_INTERFACES_PATTERN='eth[1-9]'\nSNCTRLR_SETUP_SNAT=maybe\n",
+    )
+    .unwrap();
+    let plan = |flags: &str, environment: &[(&str, &str)]| {
+        let mut command = place.command(&format!("plan --manifests manifests --host host.yaml {flags}"));
+        command.env("SNCTRLR_ENV_FILE", "box.env").envs(environment.iter().copied()).output().unwrap()
+    };
+    let bad = plan("", &[]);
+    let message = String::from_utf8_lossy(&bad.stderr);
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    assert!(message.contains("SNCTRLR_SETUP_SNAT") && message.contains("\"maybe\""), "{message}");
+    for good in [plan("--setup-snat false", &[]), plan("", &[("SNCTRLR_SETUP_SNAT", "false")])] {
+        assert!(said(&good).contains("default/web  programmed"), "{good:?}");
+    }
+    fs::remove_file(place.path("box.env")).unwrap();
+    let missing = plan("", &[]);
+    assert_eq!(missing.status.code(), Some(2), "{missing:?}");
+    assert!(
+        String::from_utf8_lossy(&missing.stderr).contains("the settings file box.env cannot be read"),
+        "{missing:?}"
+    );
 }
 
 #[test]

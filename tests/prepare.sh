@@ -61,6 +61,17 @@ need_control_plane() {
     bash "$repository/tests/kube/build.sh"
 }
 
+# What the tests of deploy/ judge its files with: systemd's own checks, a linter of shell scripts, a parser of packer's language.
+need_deploy_tools() {
+    local venv=$repository/target/hcl2
+    need_commands systemd-analyze=systemd shellcheck=shellcheck modprobe=kmod ipvsadm=ipvsadm unshare=util-linux cc=gcc strip=binutils
+    [ -x "$venv/bin/hcl2tojson" ] && return
+    say "installing python-hcl2 into $venv"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need_commands python3-venv-is-missing=python3-venv
+    { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check python-hcl2==8.1.4; } ||
+        die "python-hcl2 could not be installed into $venv: is PyPI (pip's index) reachable?"
+}
+
 # A toolchain that satisfies rust-version of Cargo.toml; Debian 12's own is too old.
 need_cargo() {
     local wanted found

@@ -33,6 +33,7 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "licences and sources" bash tests/licences.sh
 step "control plane" need_control_plane
+step "tools for deploy/" need_deploy_tools
 step "build" cargo test --workspace --all-targets --no-run
 step "tests" tests --all-targets -- "$@"
 step "documentation tests" tests --doc -- "$@"

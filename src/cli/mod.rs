@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::daemon::{self, DaemonError};
 use crate::error_chain;
 use crate::report::logging::{self, Verbosity};
-use crate::settings::{SettingsArgs, SettingsError};
+use crate::settings::{FILE_VARIABLE, SettingsArgs, SettingsError, SettingsFile, SettingsFileError};
 
 /// Ends of the program, as `--help` and docs/configuration.md tell them.
 const EXIT_CODES: &str = "\
@@ -74,6 +74,8 @@ enum Answer {
 enum CliError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error(transparent)]
+    SettingsFile(#[from] SettingsFileError),
     /// The command line asks for what cannot be.
     #[error("{0}")]
     Usage(String),
@@ -90,7 +92,7 @@ impl CliError {
 
     fn code(&self) -> u8 {
         match self {
-            CliError::Settings(_) | CliError::Usage(_) => 2,
+            CliError::Settings(_) | CliError::SettingsFile(_) | CliError::Usage(_) => 2,
             CliError::Failed { .. } | CliError::Plain(_) => 1,
         }
     }
@@ -111,6 +113,11 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<Answer, CliError> {
     let Cli { settings, command } = cli;
     let command = command.unwrap_or(Command::Run);
+    // The units have the file's content in their environment already; it says the same.
+    let settings = match command {
+        Command::Crd => settings,
+        _ => settings.or_from(&SettingsFile::of_this_box(std::env::var_os(FILE_VARIABLE).map(Into::into))?),
+    };
     match command {
         Command::Run => {
             let settings = settings.validate()?;

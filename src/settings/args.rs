@@ -1,5 +1,7 @@
 use clap::Args;
 
+use super::SettingsFile;
+
 /// Heading of the settings in `--help`, shared by all subcommands.
 const HEADING: &str = "Settings (each is an environment variable and a flag; the flag wins)";
 
@@ -99,4 +101,81 @@ pub struct SettingsArgs {
     /// The routing table of an external interface is this number plus the interface's slot [default: 1000]
     #[arg(long, env = "SNCTRLR_ROUTE_TABLE_BASE", value_name = "NUMBER", global = true)]
     pub route_table_base: Option<String>,
+}
+
+impl SettingsArgs {
+    /// What neither a flag nor the environment gave is taken from the settings file.
+    pub fn or_from(mut self, file: &SettingsFile) -> Self {
+        for (name, value) in self.by_variable() {
+            if value.is_none() {
+                *value = file.get(name).map(str::to_owned);
+            }
+        }
+        self
+    }
+
+    /// Every setting under the name of its variable.
+    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 22] {
+        [
+            ("SNCTRLR_DEFAULT_GW_INTERFACE", &mut self.default_gw_interface),
+            ("SNCTRLR_INTERFACES_PATTERN", &mut self.interfaces_pattern),
+            ("SNCTRLR_GW_ADDRESS_OFFSET", &mut self.gw_address_offset),
+            ("SNCTRLR_MONITOR_IP", &mut self.monitor_ip),
+            ("SNCTRLR_MONITOR_PORT", &mut self.monitor_port),
+            ("SNCTRLR_DEBUG_ENABLED", &mut self.debug_enabled),
+            ("SNCTRLR_SETUP_MASQUERADE", &mut self.setup_masquerade),
+            ("SNCTRLR_SETUP_SNAT", &mut self.setup_snat),
+            ("SNCTRLR_IPTABLES_TIMEOUT_SEC", &mut self.iptables_timeout_sec),
+            ("SNCTRLR_AUTOREFRESH_PERIOD_SEC", &mut self.autorefresh_period_sec),
+            ("SNCTRLR_MAX_FINALIZE_WAIT_MINUTES", &mut self.max_finalize_wait_minutes),
+            ("SNCTRLR_MAX_PORTS_PER_MAPPING", &mut self.max_ports_per_mapping),
+            ("SNCTRLR_MANIFESTS", &mut self.manifests),
+            ("KUBECONFIG", &mut self.kubeconfig),
+            ("SNCTRLR_NAMESPACE", &mut self.namespace),
+            ("SNCTRLR_LEASE_SECONDS", &mut self.lease_seconds),
+            ("SNCTRLR_STATE_DIR", &mut self.state_dir),
+            ("SNCTRLR_INSTANCE_NAME", &mut self.instance_name),
+            ("SNCTRLR_INSIDE_PREFIXES", &mut self.inside_prefixes),
+            ("SNCTRLR_BORDER_OPENINGS", &mut self.border_openings),
+            ("SNCTRLR_MARK_BITS", &mut self.mark_bits),
+            ("SNCTRLR_ROUTE_TABLE_BASE", &mut self.route_table_base),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn every_setting_can_stand_in_the_file_under_the_name_of_its_variable() {
+        let command = SettingsArgs::augment_args(Command::new("x"));
+        let names: BTreeMap<String, String> = command
+            .get_arguments()
+            .filter_map(|a| Some((a.get_env()?.to_str()?.to_owned(), a.get_id().to_string())))
+            .collect();
+        let text: String = names.iter().map(|(name, field)| format!("{name}={field}\n")).collect();
+        let file = SettingsFile::parse(Path::new("x"), &text).unwrap();
+        let mut filled = SettingsArgs::default().or_from(&file);
+        let found: BTreeMap<String, String> =
+            filled.by_variable().into_iter().map(|(name, value)| (name.to_owned(), value.clone().unwrap())).collect();
+        assert_eq!(found, names);
+        let debug = format!("{filled:?}");
+        for field in names.values() {
+            assert!(debug.contains(&format!("{field}: Some(\"{field}\")")), "{field} got another one's value: {debug}");
+        }
+    }
+
+    #[test]
+    fn flags_and_the_environment_win_over_the_file_also_where_they_are_empty() {
+        let file =
+            SettingsFile::parse(Path::new("x"), "SNCTRLR_MONITOR_IP=192.0.2.1\nSNCTRLR_MONITOR_PORT=1\n").unwrap();
+        let given = SettingsArgs { monitor_ip: Some(String::new()), ..SettingsArgs::default() }.or_from(&file);
+        assert_eq!((given.monitor_ip.as_deref(), given.monitor_port.as_deref()), (Some(""), Some("1")));
+    }
 }
