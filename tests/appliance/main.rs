@@ -2,3 +2,6 @@
 //! kube-proxy and a real API server, between real packets.
 
 mod machine;
+mod probe;
+mod support;
+mod walk;

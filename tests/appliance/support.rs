@@ -1,0 +1,221 @@
+//! A bed whose border is a virtual machine, a cluster behind it, and what the tests ask of both.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use bed::cluster::{ControlPlane, binary};
+use bed::peer::{Answer, Failure, Proto, Request, Stream};
+use bed::vm::{PAYLOAD, Vm};
+use bed::{Bed, Endpoints, Layout, Mapping, Namespace, Options, Service, eventually, eventually_within, holds};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
+/// The machine is emulated: what takes milliseconds takes seconds there.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+const INSTALL: Duration = Duration::from_secs(240);
+pub const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const PORTS: [(Proto, u16); 2] = [(Proto::Tcp, 80), (Proto::Udp, 53)];
+
+/// All that stands around the machine: networks, pods, a cluster with everything of `deploy/` in it and the Service `web` with both pods.
+pub struct Stage {
+    pub bed: Bed,
+    pub control: ControlPlane,
+    /// What an operator brings to the box: the programs, `deploy/`, two kubeconfigs.
+    payload: TempDir,
+}
+
+impl Stage {
+    pub fn set(layout: Layout) -> Stage {
+        let bed = Bed::with(Options { layout, ..Options::default() });
+        let control = ControlPlane::for_bed(&bed);
+        control.install();
+        control.apply(Service::new("web", CLUSTER_IP).object());
+        control.apply(Endpoints::of("web").ready(Bed::POD1).ready(Bed::POD2).object());
+        let payload = payload(&control);
+        Stage { bed, control, payload }
+    }
+
+    /// The bare machine, with the interfaces that its administrator configured and nothing of SmartNat.
+    pub fn bare(&self) -> Vm<'_> {
+        let vm = Vm::boot(&self.bed, self.payload.path());
+        for (name, content) in networks(self.bed.options.layout) {
+            vm.put(&format!("/etc/systemd/network/{name}"), &content);
+        }
+        vm.must("networkctl reload");
+        vm.eventually("the machine reaches the API server", &format!("curl -skm 5 {}/readyz", self.control.server()));
+        vm
+    }
+
+    /// The machine after `deploy/install.sh`.
+    pub fn installed(&self) -> Vm<'_> {
+        let vm = self.bare();
+        install(&vm, INSTALLATION);
+        vm
+    }
+
+    pub fn put(&self, mapping: &Mapping) {
+        self.control.apply(mapping.object());
+    }
+
+    /// Waits until the Mapping says that it is programmed.
+    #[track_caller]
+    pub fn await_programmed(&self, name: &str) -> Value {
+        let mut last = Value::Null;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually_within(PATIENCE, &format!("Mapping {name} is programmed"), || {
+                last = self.control.try_get("mapping", "default", name)?;
+                let conditions = last["status"]["conditions"].as_array()?;
+                holds(conditions.iter().any(|c| c["type"] == "Programmed" && c["status"] == "True"))
+            })
+        }));
+        found.unwrap_or_else(|panic| {
+            eprintln!("the Mapping was last {last:#}");
+            std::panic::resume_unwind(panic)
+        });
+        last
+    }
+}
+
+/// The options of a whole installation.
+pub const INSTALLATION: &str = "--binary /payload/smartnat-manager --kube-proxy /payload/kube-proxy \
+    --kubeconfig /payload/border/smartnat.kubeconfig --kube-proxy-kubeconfig /payload/border/kube-proxy.kubeconfig \
+    --gateway-interface eth0 --interfaces-pattern 'eth[1-9][0-9]*' --set SNCTRLR_INSTANCE_NAME=border --set SNCTRLR_DEBUG_ENABLED=true";
+
+/// Runs `deploy/install.sh` in the machine; what it said. Its last step, `check`, may find the clock not synchronised: there is no time server.
+#[track_caller]
+pub fn install(vm: &Vm, options: &str) -> String {
+    let output = vm.run_for(&format!("{PAYLOAD}/deploy/install.sh {options} 2>&1"), INSTALL);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(matches!(output.status.code(), Some(0 | 4)), "install.sh: {}\n{said}", output.status);
+    let failed: Vec<&str> = said.lines().filter(|l| l.starts_with("FAIL")).collect();
+    assert!(failed.iter().all(|l| l.contains("clock")), "{said}");
+    said
+}
+
+fn payload(control: &ControlPlane) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = |name: &str| dir.path().join(name);
+    // Without debugging information a tenth of the size.
+    must(Command::new("strip").arg("-o").arg(path("smartnat-manager")).arg(PROGRAM));
+    must(Command::new("cp").arg(binary("kube-proxy")).arg(path("kube-proxy")));
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    must(Command::new("cp").arg("-r").arg(&deploy).arg(path("deploy")));
+    let authority = control.authority();
+    let mut script = Command::new("bash");
+    script.arg(deploy.join("kubeconfig.sh")).args(["--server", &control.server(), "--ca"]);
+    script.args([&authority.certificate, &authority.key]).arg(path("border"));
+    let output = control.run(&mut script, "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    dir
+}
+
+#[track_caller]
+fn must(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Files for systemd-networkd, as `deploy/networkd/examples` has them.
+fn networks(layout: Layout) -> Vec<(String, String)> {
+    let example = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/networkd/examples").join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let external = |interface: &str, addresses: &[String]| {
+        let text = example("30-external.network");
+        let (head, _) = text.split_once("[Address]").expect("the example has addresses");
+        let addresses: String =
+            addresses.iter().map(|a| format!("[Address]\nAddress={a}\nRouteMetric=4096\n\n")).collect();
+        (format!("30-{interface}.network"), head.replace("Name=eth1", &format!("Name={interface}")) + &addresses)
+    };
+    let (gateway, one, two) = match layout {
+        Layout::Routed => (
+            format!(
+                "Address={}/24\nGateway={}\n\n[Route]\nDestination=10.244.0.0/16\nGateway={}\n",
+                Bed::BORDER,
+                Bed::CORE,
+                Bed::CORE
+            ),
+            [Bed::EXT1, Bed::EXT1B].map(|a| format!("{a}/24")).to_vec(),
+            vec![format!("{}/24", Bed::EXT2)],
+        ),
+        Layout::SameSubnet => (
+            format!(
+                "Address={}/23\nGateway={}\n\n[Route]\nDestination=10.244.0.0/16\nGateway={core}\n\n\
+                 [Route]\nDestination={}/32\nGateway={core}\n",
+                Bed::SAME_BORDER,
+                Bed::SAME_ROUTER,
+                ControlPlane::ADDRESS,
+                core = Bed::SAME_CORE
+            ),
+            Bed::SAME_EXT1.map(|a| format!("{a}/23")).to_vec(),
+            Bed::SAME_EXT2.map(|a| format!("{a}/23")).to_vec(),
+        ),
+    };
+    let gateway = example("10-gateway.network").replace("DHCP=ipv4", &gateway);
+    vec![("10-gateway.network".to_owned(), gateway), external("eth1", &one), external("eth2", &two)]
+}
+
+/// A Mapping of these addresses in mode service, tcp 80 and udp 53, for everyone.
+pub fn web(name: &str, addresses: &[Ipv4Addr]) -> Mapping {
+    addresses.iter().fold(Mapping::new(name), |m, a| m.address(*a)).by_cluster_ip().usual_ports()
+}
+
+/// Both ports of an address answer; the last answer.
+#[track_caller]
+pub fn assert_served(from: &Namespace, address: Ipv4Addr) -> Answer {
+    let answers = PORTS.map(|(proto, port)| {
+        from.get(proto, address, port)
+            .unwrap_or_else(|e| panic!("{proto:?} {address}:{port} from {}: {e:?}", from.name()))
+    });
+    let [first, _] = answers;
+    first
+}
+
+/// Waits until both ports of an address answer.
+#[track_caller]
+pub fn await_served(from: &Namespace, address: Ipv4Addr) {
+    for (proto, port) in PORTS {
+        eventually_within(PATIENCE, &format!("{proto:?} {address}:{port} answers"), || {
+            ask(from, proto, address, port).ok()
+        });
+    }
+}
+
+/// One request that gives up soon.
+pub fn ask(from: &Namespace, proto: Proto, address: Ipv4Addr, port: u16) -> Result<Answer, Failure> {
+    let timeout = Duration::from_secs(1);
+    let request = Request { timeout, ..Request::new(proto, SocketAddrV4::new(address, port)) };
+    from.within(|| request.send())
+}
+
+/// Waits until both pods have answered.
+#[track_caller]
+pub fn await_both_pods(from: &Namespace, address: Ipv4Addr) {
+    for (proto, port) in PORTS {
+        for pod in ["pod1", "pod2"] {
+            eventually(&format!("{proto:?} {address}:{port} by {pod}"), || {
+                holds(from.get(proto, address, port).is_ok_and(|a| a.name == pod))
+            });
+        }
+    }
+}
+
+#[track_caller]
+pub fn open_stream(from: &Namespace, address: Ipv4Addr) -> Stream {
+    let to = SocketAddrV4::new(address, 80);
+    from.within(|| Stream::open(to)).unwrap_or_else(|e| panic!("no stream to {to}: {e:?}"))
+}
+
+/// More bytes come back on it than did until now.
+#[track_caller]
+pub fn assert_goes_on(stream: &Stream) {
+    let before = stream.bytes();
+    eventually("the stream goes on", || {
+        assert_eq!(stream.broken(), None, "the stream was cut after {} bytes", stream.bytes());
+        holds(stream.bytes() > before)
+    });
+}
