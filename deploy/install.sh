@@ -288,6 +288,11 @@ packages() {
     if [ -n "$with_proxy" ]; then debian+=" ipvsadm:ipvsadm"; dnf+=" ipvsadm:ipvsadm"; fi
     if command -v apt-get >/dev/null; then wanted=$debian; else wanted=$dnf; fi
     for entry in $wanted; do command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}"); done
+    # A kubeconfig without a CA of its own means those that every system knows.
+    if [ -n "$new_kubeconfig" ] && ! grep -qs certificate-authority "$new_kubeconfig" && [ ! -e /etc/ssl/certs/ca-certificates.crt ] &&
+        [ ! -e /etc/pki/tls/certs/ca-bundle.crt ]; then
+        missing+=(ca-certificates)
+    fi
     if [ -z "$(clock)" ]; then
         if command -v apt-get >/dev/null; then missing+=(systemd-timesyncd); else missing+=(chrony); fi
     fi
@@ -413,7 +418,7 @@ apply_all() {
         enabled "$unit" || do_step "enable $unit" -- systemctl --quiet enable "$unit"
     done
     [ -n "$start" ] || return 0
-    [ -z "$time" ] || active "$time" || do_step "start $time" -- systemctl start "$time"
+    [ -z "$time" ] || active "$time" || unwilling "$time" || do_step "start $time" -- systemctl start "$time"
     if has_changed /etc/modules-load.d/smartnat.conf; then do_step load kernel modules -- load_modules; fi
     if has_changed /etc/sysctl.d/60-smartnat.conf; then do_step set kernel parameters -- set_sysctls; fi
     # Drop-ins of networkd.conf are read at its start only. It keeps addresses and links of its own files.
@@ -432,6 +437,11 @@ apply_all() {
     for unit in "${wanted_units[@]}"; do
         [[ $unit != *.path ]] || active "$unit" || do_step "start $unit" -- systemctl start "$unit"
     done
+}
+
+# Whether systemd was asked to start a unit and found that it has no place here, as a clock in a virtual machine that has its host's.
+unwilling() {
+    [ "$(systemctl show -p ConditionResult --value "$1")" = no ] && [ "$(systemctl show -p ConditionTimestampMonotonic --value "$1")" != 0 ]
 }
 
 load_modules() {
@@ -481,11 +491,11 @@ await_proxy() {
 remove_all() {
     local path unit
     if [ -e "$units/kube-proxy.service" ] && grep -q 'beside SmartNat' "$units/kube-proxy.service"; then
-        do_step "${start:+stop and }disable kube-proxy" -- systemctl --quiet disable ${start:+--now} kube-proxy.service kube-proxy-kubeconfig.path
+        do_step "${start:+stop and }disable kube-proxy" -- disable_units kube-proxy-kubeconfig.path kube-proxy.service
         [ ! -x "$bin/kube-proxy" ] || [ -z "$start" ] || do_step "remove from the kernel what kube-proxy programmed" -- forget_proxy
     fi
     if [ -e "$units/smartnat.service" ]; then
-        do_step "${start:+stop and }disable smartnat" -- systemctl --quiet disable ${start:+--now} smartnat-kubeconfig.path smartnat.service smartnat-border.service
+        do_step "${start:+stop and }disable smartnat" -- disable_units smartnat-kubeconfig.path smartnat.service smartnat-border.service
     fi
     [ ! -x "$bin/smartnat-manager" ] || [ -z "$start" ] || do_step "remove from the kernel what SmartNat programmed, the border last" -- clean_kernel
     for unit in "${smartnat_units[@]}"; do gone "$units/$unit"; done
@@ -506,6 +516,14 @@ remove_all() {
     [ -n "$dry" ] || say "Removed. Kernel parameters of 60-smartnat.conf are back after a reboot; packages stay; so does the rest of deploy/ in the
 cluster (docs/kubernetes.md). If this box is gone for good: smartnat-manager forget $(uname -n), from another."
     [ -n "$purge" ] || [ -n "$dry" ] || say "Settings and kubeconfigs stay (--purge removes them): $settings $kubeconfig $proxy_kubeconfig"
+}
+
+# Those that are there: an installation may have stopped half-way.
+disable_units() {
+    local unit
+    for unit in "$@"; do
+        [ ! -e "$units/$unit" ] || systemctl --quiet disable ${start:+--now} "$unit"
+    done
 }
 
 gone() { [ ! -e "$1" ] || do_step "remove $1" -- rm -f "$1"; }

@@ -183,6 +183,9 @@ fn uninstalling_leaves_settings_unless_told_otherwise_and_nothing_else() {
     symlink("/dev/null", tree.path("etc/systemd/system/unrelated.service")).unwrap();
     let before = tree.snapshot();
     assert_eq!(tree.install(IMAGE).code, Some(0));
+    // Also where an installation stopped half-way.
+    fs::remove_file(tree.path("etc/systemd/system/kube-proxy-kubeconfig.path")).unwrap();
+    fs::remove_file(tree.path("etc/systemd/system/multi-user.target.wants/kube-proxy-kubeconfig.path")).unwrap();
     let ran = tree.install("--uninstall --no-start");
     assert!(ran.code == Some(0) && ran.out.contains("Settings and kubeconfigs stay"), "{ran:?}");
     let left: Vec<PathBuf> = tree.snapshot().into_keys().filter(|path| !before.contains_key(path)).collect();
