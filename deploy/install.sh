@@ -529,8 +529,19 @@ disable_units() {
 gone() { [ ! -e "$1" ] || do_step "remove $1" -- rm -f "$1"; }
 
 forget_proxy() {
-    local said
-    said=$("$bin/kube-proxy" --cleanup 2>&1) || warn "kube-proxy --cleanup: ${said: -300}"
+    local tool table name
+    # It leaves IPVS and its interface to nobody; of chains that refer to each other and of IPv6's sets it leaves some.
+    "$bin/kube-proxy" --cleanup >/dev/null 2>&1 || true
+    for tool in iptables ip6tables; do
+        for table in nat filter mangle; do
+            "$tool-save" -t "$table" | awk -v table="$table" '
+                /^:KUBE-/ { chain = substr($1, 2); flush = flush "-F " chain "\n"; drop = drop "-X " chain "\n" }
+                /^-A / && !/^-A KUBE-/ && / -j KUBE-/ { sub(/^-A/, "-D"); hooks = hooks $0 "\n" }
+                END { if (hooks flush != "") printf "*%s\n%s%s%sCOMMIT\n", table, hooks, flush, drop }' |
+                "$tool-restore" --noflush || warn "chains of kube-proxy are still in the table $table of $tool"
+        done
+    done
+    for name in $(ipset list -n | grep '^KUBE-'); do ipset destroy "$name" || true; done
 }
 
 clean_kernel() {

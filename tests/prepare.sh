@@ -72,6 +72,12 @@ need_deploy_tools() {
         die "python-hcl2 could not be installed into $venv: is PyPI (pip's index) reachable?"
 }
 
+# The virtual machine of the appliance tests: under a minute the first time.
+need_appliance() {
+    need_commands mmdebstrap=mmdebstrap mke2fs=e2fsprogs ssh=openssh-client strip=binutils flock=util-linux
+    bash "$repository/tests/appliance/build.sh"
+}
+
 # A toolchain that satisfies rust-version of Cargo.toml; Debian 12's own is too old.
 need_cargo() {
     local wanted found

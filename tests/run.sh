@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that has to hold: format, lints, licences, unit, property, kernel and end-to-end tests. As root, on Debian 12; installs what
+# Everything that has to hold: format, lints, licences, unit, property, kernel, end-to-end and appliance tests. As root, on Debian 12; installs what
 # it needs. With arguments, only the tests whose names contain one of them (cargo test's filters).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -34,6 +34,7 @@ step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "licences and sources" bash tests/licences.sh
 step "control plane" need_control_plane
 step "tools for deploy/" need_deploy_tools
+step "appliance machine" need_appliance
 step "build" cargo test --workspace --all-targets --no-run
 step "tests" tests --all-targets -- "$@"
 step "documentation tests" tests --doc -- "$@"

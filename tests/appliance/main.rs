@@ -1,7 +1,10 @@
 //! The appliance in a virtual machine: installed by `deploy/install.sh` on a bare system, with a real kernel with IPVS, real systemd, real
 //! kube-proxy and a real API server, between real packets.
 
+mod boot;
+mod life;
 mod machine;
 mod probe;
+mod same_subnet;
 mod support;
 mod walk;

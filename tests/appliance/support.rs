@@ -1,7 +1,7 @@
 //! A bed whose border is a virtual machine, a cluster behind it, and what the tests ask of both.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -49,11 +49,27 @@ impl Stage {
         vm
     }
 
+    /// The daemon's kubeconfig, as it was brought to the box.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.payload.path().join("border/smartnat.kubeconfig")
+    }
+
     /// The machine after `deploy/install.sh`.
     pub fn installed(&self) -> Vm<'_> {
         let vm = self.bare();
         install(&vm, INSTALLATION);
         vm
+    }
+
+    /// A NodePort for the Service's pods: 30080, for whoever reaches one.
+    pub fn node_port(&self) {
+        self.control.apply(serde_json::json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "node-port", "namespace": "default"},
+            "spec": {"type": "NodePort", "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]},
+        }));
+        let mut endpoints = Endpoints::of("node-port").ready(Bed::POD1).object();
+        endpoints["ports"] = serde_json::json!([{"name": "", "port": 8080, "protocol": "TCP"}]);
+        self.control.apply(endpoints);
     }
 
     pub fn put(&self, mapping: &Mapping) {

@@ -254,7 +254,7 @@ impl<'a> Vm<'a> {
             "-M q35 -accel tcg,thread=multi -cpu Nehalem-v1 -smp 2 -m 1024 -nodefaults -no-user-config -display none -vga none -no-reboot \
              -kernel {} -serial file:{} -qmp unix:{},server=on,wait=off \
              -drive if=none,id=root,file={},format=raw,cache=unsafe -device nvme,serial=root,drive=root \
-             -drive if=none,id=payload,file={},format=raw,readonly=on -device nvme,serial=payload,drive=payload \
+             -drive if=none,id=payload,file={},format=raw,readonly=on -device virtio-blk-pci,drive=payload \
              -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng",
             image::path("vmlinuz").display(),
             file("console"),
@@ -265,7 +265,7 @@ impl<'a> Vm<'a> {
         .split_whitespace()
         .map(str::to_owned)
         .collect();
-        // A crash ends QEMU: a guest that is dead still takes connections over slirp.
+        // Two NVMe disks would be named in the order in which they answer. A crash ends QEMU: a guest that is dead still takes connections over slirp.
         let kernel = "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 panic=-1 quiet systemd.show_status=0";
         arguments.extend(["-append".to_owned(), kernel.to_owned()]);
         // The kernel names NICs in the order of their buses: the way in comes last.
