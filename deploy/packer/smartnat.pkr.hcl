@@ -1,6 +1,6 @@
 # An image of EC2 with SmartNat, by the same deploy/install.sh as on any box:
 #   packer init deploy/packer && packer build -var binary=target/release/smartnat-manager \
-#     -var kube_proxy=https://dl.k8s.io/v1.36.3/bin/linux/amd64/kube-proxy -var kube_proxy_sha256=... deploy/packer
+#     -var kube_proxy=https://dl.k8s.io/release/v1.36.3/bin/linux/amd64/kube-proxy -var kube_proxy_sha256=... deploy/packer
 # Debian 13, as that is what the appliance is tested on, with a kernel that has IPVS. (The first SmartNat's template was for Amazon Linux 2,
 # whose life ended in June 2026; for Amazon Linux 2023 take its AMI and user: install.sh knows dnf, but nobody has tried it there.)
 packer {
