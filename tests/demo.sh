@@ -22,7 +22,7 @@ case "${1-}" in
 esac
 need_root
 need_tools
-need_cargo
+[ -n "${SMARTNAT_DEMO_PROGRAMS-}" ] || need_cargo
 [ -z "$cluster" ] || need_control_plane
 
 run=sn-demo-$$
@@ -100,9 +100,16 @@ start_daemon() {
 }
 
 say "Building (the first time takes some minutes)"
-cargo build --quiet --bin smartnat-manager --example peer ${cluster:+--example control_plane}
-manager=$PWD/target/debug/smartnat-manager
-peer=$PWD/target/debug/examples/peer
+if [ -n "${SMARTNAT_DEMO_PROGRAMS-}" ]; then
+    # Built already, as where Nix builds.
+    [ -z "$cluster" ] || die "--cluster takes a program that is built from source: run it without SMARTNAT_DEMO_PROGRAMS."
+    manager=$SMARTNAT_DEMO_PROGRAMS/smartnat-manager
+    peer=$SMARTNAT_DEMO_PROGRAMS/peer
+else
+    cargo build --quiet --bin smartnat-manager --example peer ${cluster:+--example control_plane}
+    manager=$PWD/target/debug/smartnat-manager
+    peer=$PWD/target/debug/examples/peer
+fi
 control_plane=$PWD/target/debug/examples/control_plane
 
 say "Laying out the network in namespaces $run-*"

@@ -71,6 +71,19 @@ in
     }
   );
 
+  # What tests/demo.sh runs.
+  demoPrograms = craneLib.buildPackage (
+    common
+    // {
+      pname = "smartnat-demo-programs";
+      cargoArtifacts = dependencies;
+      cargoExtraArgs = "--locked --package ${name} --bin ${name} --example peer";
+      doCheck = false;
+      doNotPostBuildInstallCargoBinaries = true;
+      installPhaseCommand = "install -D -t $out/bin target/release/${name} target/release/examples/peer";
+    }
+  );
+
   checks = {
     clippy = craneLib.cargoClippy (
       common
