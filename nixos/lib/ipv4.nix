@@ -81,8 +81,7 @@ rec {
     subnet: offset:
     let
       first = subnet.network;
-      last = if hasBroadcast subnet then subnet.broadcast else subnet.broadcast + 1;
-      address = if offset > 0 then first + offset else last + offset;
+      address = if offset > 0 then first + offset else subnet.broadcast + offset;
       lowest = if hasBroadcast subnet then first + 1 else first;
       highest = if hasBroadcast subnet then subnet.broadcast - 1 else subnet.broadcast;
     in

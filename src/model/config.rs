@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,7 +15,7 @@ pub struct BorderConfig {
     /// `SNCTRLR_INTERFACES_PATTERN`, anchored at both ends: it matches whole names.
     pub external_pattern: Regex,
     /// `SNCTRLR_GW_ADDRESS_OFFSET`.
-    pub gateway_offset: i32,
+    pub gateway_offsets: GatewayOffsets,
     /// `SNCTRLR_SETUP_MASQUERADE`.
     pub masquerade: bool,
     /// `SNCTRLR_SETUP_SNAT`.
@@ -38,7 +39,7 @@ impl PartialEq for BorderConfig {
         // Regex has no equality; its source text has.
         self.external_pattern.as_str() == other.external_pattern.as_str()
             && self.gateway_interface == other.gateway_interface
-            && self.gateway_offset == other.gateway_offset
+            && self.gateway_offsets == other.gateway_offsets
             && self.masquerade == other.masquerade
             && self.snat == other.snat
             && self.max_ports_per_mapping == other.max_ports_per_mapping
@@ -47,6 +48,31 @@ impl PartialEq for BorderConfig {
             && self.marks == other.marks
             && self.route_table_base == other.route_table_base
             && self.instance_name == other.instance_name
+    }
+}
+
+/// Where the routers of external interfaces are, counted in the subnet of an interface's first address: one offset for all, and those of
+/// single interfaces that differ. None is 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayOffsets {
+    all: i32,
+    own: BTreeMap<InterfaceName, i32>,
+}
+
+impl GatewayOffsets {
+    pub fn new(all: i32, own: BTreeMap<InterfaceName, i32>) -> Self {
+        Self { all, own }
+    }
+
+    /// The offset of this interface.
+    pub fn of(&self, interface: &str) -> i32 {
+        self.own.get(interface).copied().unwrap_or(self.all)
+    }
+}
+
+impl From<i32> for GatewayOffsets {
+    fn from(all: i32) -> Self {
+        Self::new(all, BTreeMap::new())
     }
 }
 

@@ -182,7 +182,7 @@ fn external(
     }
     let first = link.addresses.iter().find(|a| a.address.is_ipv4() && !a.secondary).map(|a| a.subnet());
     let found = match first {
-        Some(IpNet::V4(net)) => Some(gateway(net, config.gateway_offset, |a| host.is_local(IpAddr::V4(a)))),
+        Some(IpNet::V4(net)) => Some(gateway(net, config.gateway_offsets.of(name), |a| host.is_local(IpAddr::V4(a)))),
         _ => None,
     };
     let problem = match &found {

@@ -20,8 +20,8 @@ pub struct SettingsArgs {
     pub interfaces_pattern: Option<String>,
 
     /// Where the router of an external interface is in the subnet of its first address: 1 is the first address of the subnet, 2 the
-    /// second, -1 the last before broadcast [default: 1]
-    #[arg(long, env = "SNCTRLR_GW_ADDRESS_OFFSET", value_name = "NUMBER", allow_hyphen_values = true, global = true)]
+    /// second, -1 the last before broadcast; an interface may have its own: 1,eth2=-1 [default: 1]
+    #[arg(long, env = "SNCTRLR_GW_ADDRESS_OFFSET", value_name = "NUMBERS", allow_hyphen_values = true, global = true)]
     pub gw_address_offset: Option<String>,
 
     /// Address of the HTTP endpoints /healthcheck, /readyz, /metrics and /status; set but empty: all addresses [default: 127.0.0.1]

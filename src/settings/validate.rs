@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use regex::Regex;
 
 use super::fields::{Collector, Complaint, boolean, interface_name, list, number};
 use super::{ClusterSettings, LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
-use crate::model::{BorderConfig, MarkLayout, Opening};
+use crate::model::{BorderConfig, GatewayOffsets, MarkLayout, Opening};
 
 const GATEWAY: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
 const INSTANCE: &str = "SNCTRLR_INSTANCE_NAME";
@@ -138,7 +139,8 @@ impl SettingsArgs {
             "write a regular expression for the names of the external interfaces, for example eth[1-9][0-9]*",
             pattern,
         );
-        let gateway_offset = c.optional("SNCTRLR_GW_ADDRESS_OFFSET", self.gw_address_offset, 1, gateway_offset);
+        let gateway_offsets =
+            c.optional("SNCTRLR_GW_ADDRESS_OFFSET", self.gw_address_offset, GatewayOffsets::from(1), gateway_offsets);
         let masquerade = c.optional("SNCTRLR_SETUP_MASQUERADE", self.setup_masquerade, true, boolean);
         let snat = c.optional("SNCTRLR_SETUP_SNAT", self.setup_snat, false, boolean);
         let max_ports = c.optional(
@@ -163,7 +165,7 @@ impl SettingsArgs {
         Some(BorderConfig {
             gateway_interface: gateway_interface?,
             external_pattern: external_pattern?,
-            gateway_offset: gateway_offset?,
+            gateway_offsets: gateway_offsets?,
             masquerade: masquerade?,
             snat: snat?,
             max_ports_per_mapping: max_ports?,
@@ -239,6 +241,31 @@ fn pattern(text: &str) -> Result<Regex, Complaint> {
         let line = message.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
         Complaint::new(format!("it is no regular expression ({line})"), REMEDY)
     })
+}
+
+/// `1`, `1,eth2=-1` or `eth1=1,eth2=-1`.
+fn gateway_offsets(text: &str) -> Result<GatewayOffsets, Complaint> {
+    let twice = |what: &str| {
+        Complaint::new(
+            format!("it holds two offsets {what}"),
+            "write one for all, and one for each interface that differs",
+        )
+    };
+    let mut all = None;
+    let mut own = BTreeMap::new();
+    for item in list(text) {
+        let Some((name, offset)) = item.split_once('=') else {
+            if all.replace(gateway_offset(item)?).is_some() {
+                return Err(twice("for all interfaces"));
+            }
+            continue;
+        };
+        let name = interface_name(name.trim())?;
+        if own.insert(name.clone(), gateway_offset(offset.trim())?).is_some() {
+            return Err(twice(&format!("for {name}")));
+        }
+    }
+    Ok(GatewayOffsets::new(all.unwrap_or(1), own))
 }
 
 fn gateway_offset(text: &str) -> Result<i32, Complaint> {

@@ -106,6 +106,18 @@ fn routes_lost_with_a_link_that_went_down_are_back_as_soon_as_it_is_up() {
 }
 
 #[test]
+fn each_external_interface_may_have_its_router_elsewhere() {
+    let bed = Bed::new();
+    bed.r1.ip(
+        "address del 203.0.113.1/24 dev eth0\naddress add 203.0.113.254/24 dev eth0\nroute replace default via 203.0.113.10",
+    );
+    let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::EXT2])]);
+    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_GW_ADDRESS_OFFSET", "1,eth1=-1").start();
+    eventually_served(&bed.client1, Bed::EXT1);
+    eventually_served(&bed.client2, Bed::EXT2);
+}
+
+#[test]
 fn a_wrong_gateway_offset_concerns_its_interface_alone() {
     let bed = Bed::new();
     // .254 is the gateway of neither network; eth2 gets a subnet where the offset names the box itself.

@@ -77,7 +77,7 @@ fn the_longest_name_fits_into_a_comment() {
 #[test]
 fn a_gateway_on_the_boxs_own_address_takes_that_interface_alone_out() {
     let mut config = config();
-    config.gateway_offset = 10;
+    config.gateway_offsets = 10.into();
     let plan = plan(&config, &reference());
     let problems: Vec<(&str, bool)> = plan.interfaces.iter().map(|i| (i.name.as_str(), i.problem.is_some())).collect();
     // .10 is the box itself on both external subnets.

@@ -18,7 +18,7 @@ pub fn config() -> BorderConfig {
     BorderConfig {
         gateway_interface: "eth0".to_owned(),
         external_pattern: regex::Regex::new("^(?:eth[1-9][0-9]*)$").unwrap(),
-        gateway_offset: 1,
+        gateway_offsets: 1.into(),
         masquerade: true,
         snat: false,
         max_ports_per_mapping: 256,

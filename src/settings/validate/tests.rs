@@ -27,7 +27,7 @@ fn defaults_are_those_of_the_operator_guide() {
     assert_eq!(s.state_dir, PathBuf::from("/run/smartnat"));
     assert!(s.border.masquerade);
     assert!(!s.border.snat);
-    assert_eq!(s.border.gateway_offset, 1);
+    assert_eq!(s.border.gateway_offsets, 1.into());
     assert_eq!(s.border.max_ports_per_mapping, 50);
     assert_eq!(s.border.openings, [Opening::IcmpEcho, Opening::Dhcp]);
     assert_eq!(s.border.marks, MarkLayout::default());
@@ -156,7 +156,27 @@ fn prefixes_openings_marks_and_offset_are_read() {
     assert_eq!(s.border.inside_prefixes, ["cali", "veth"]);
     assert_eq!(s.border.openings.iter().map(ToString::to_string).collect::<Vec<_>>(), ["vrrp", "tcp/179@192.0.2.1/32"]);
     assert_eq!(s.border.marks.to_string(), "20-31");
-    assert_eq!(s.border.gateway_offset, -1);
+    assert_eq!(s.border.gateway_offsets, (-1).into());
+}
+
+#[test]
+fn an_interface_may_have_a_gateway_offset_of_its_own() {
+    let offsets = |text: &str| {
+        let args = SettingsArgs { gw_address_offset: Some(text.into()), ..minimal() };
+        args.validate().map(|s| ["eth1", "eth2"].map(|name| s.border.gateway_offsets.of(name)))
+    };
+    assert_eq!(offsets("-1, eth2=3").unwrap(), [-1, 3]);
+    assert_eq!(offsets("eth2 = -2").unwrap(), [1, -2]);
+    for (text, complaint) in [
+        ("1,2", "two offsets for all"),
+        ("eth2=1,eth2=2", "two offsets for eth2"),
+        ("1,eth2=0", "0 would be"),
+        ("1,eth2=", "no whole number"),
+        ("1,a/b=1", "a/b"),
+    ] {
+        let error = offsets(text).unwrap_err().to_string();
+        assert!(error.contains(complaint) && error.contains("SNCTRLR_GW_ADDRESS_OFFSET"), "{text}: {error}");
+    }
 }
 
 #[test]
