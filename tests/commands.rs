@@ -144,3 +144,53 @@ fn without_a_source_of_objects_the_daemon_says_how_to_name_one() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(message.contains("--manifests DIR") && message.contains("SNCTRLR_MANIFESTS"), "{message}");
 }
+
+/// Names of the subcommands, as `--help` lists them.
+fn subcommands(place: &Place) -> Vec<String> {
+    let help = place.run("--help");
+    let help = String::from_utf8(help.stdout).unwrap();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn completions_know_every_subcommand_and_are_the_shells_own_language() {
+    let place = Place::new();
+    let names = subcommands(&place);
+    assert!(names.len() > 5, "{names:?}");
+    for shell in ["bash", "fish", "zsh"] {
+        let output = place.run(&format!("completions {shell}"));
+        assert!(output.status.success());
+        let script = String::from_utf8(output.stdout).unwrap();
+        for name in &names {
+            assert!(script.contains(name.as_str()), "{shell}: no {name}");
+        }
+        if shell == "bash" {
+            let path = place.path("completions.bash");
+            fs::write(&path, &script).unwrap();
+            assert!(Command::new("bash").arg("-n").arg(&path).status().unwrap().success());
+        }
+    }
+}
+
+#[test]
+fn every_subcommand_has_a_manual_page() {
+    let place = Place::new();
+    let pages = place.path("man");
+    fs::create_dir(&pages).unwrap();
+    fs::set_permissions(&pages, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(place.run("man --directory man").status.success());
+    for name in subcommands(&place) {
+        let page = fs::read_to_string(pages.join(format!("smartnat-manager-{name}.1"))).expect(&name);
+        assert!(page.contains(&format!(".TH smartnat-manager-{name} 1")), "{page}");
+        assert!(page.contains(".SH OPTIONS"), "{page}");
+    }
+    let main = fs::read_to_string(pages.join("smartnat-manager.1")).unwrap();
+    assert_eq!(main.as_bytes(), place.run("man").stdout);
+    assert!(main.contains(r"\-\-interfaces\-pattern"));
+
+    let refused = place.run("man --directory missing");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("missing/smartnat-manager-run.1"));
+}

@@ -4,6 +4,7 @@ mod check;
 mod cleanup;
 mod forget;
 mod http;
+mod manual;
 mod plan;
 mod print;
 mod status;
@@ -60,6 +61,10 @@ enum Command {
     Forget(forget::ForgetArgs),
     /// Print the CustomResourceDefinition of Mappings
     Crd,
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write one for each subcommand
+    Man(manual::ManArgs),
 }
 
 /// How a subcommand ended.
@@ -115,7 +120,7 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
     let command = command.unwrap_or(Command::Run);
     // The units have the file's content in their environment already; it says the same.
     let settings = match command {
-        Command::Crd => settings,
+        Command::Crd | Command::Completions(_) | Command::Man(_) => settings,
         _ => settings.or_from(&SettingsFile::of_this_box(std::env::var_os(FILE_VARIABLE).map(Into::into))?),
     };
     match command {
@@ -169,6 +174,8 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
             say(&crate::api::crd_yaml())?;
             Ok(Answer::Done)
         }
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     }
 }
 
