@@ -18,8 +18,7 @@ let
   ];
   forEachSystem = make: lib.genAttrs systems (system: make system nixpkgs.legacyPackages.${system});
 
-  crate =
-    pkgs: pkgs.callPackage ./packages/smartnat-manager.nix { craneLib = crane.mkLib pkgs; };
+  crate = pkgs: pkgs.callPackage ./packages/smartnat-manager.nix { craneLib = crane.mkLib pkgs; };
 
   # The module with the packages that belong to it.
   smartnatModule =

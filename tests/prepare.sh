@@ -78,6 +78,16 @@ need_appliance() {
     bash "$repository/tests/appliance/build.sh"
 }
 
+# Formatter and linter of the Nix files, built from source; jq reads flake.lock.
+need_nix_tools() {
+    local tools=$repository/target/nix-tools
+    need_commands jq=jq cc=gcc
+    [ "$("$tools/bin/deadnix" --version 2>/dev/null)" = "deadnix 1.3.1" ] && "$tools/bin/nixfmt" --version >/dev/null 2>&1 && return
+    say "installing deadnix and nixfmt: a minute, once"
+    cargo install --quiet --locked --root "$tools" deadnix@1.3.1 nixfmt_rs@0.5.3 ||
+        die "deadnix and nixfmt could not be installed: cargo install --locked --root target/nix-tools deadnix@1.3.1 nixfmt_rs@0.5.3"
+}
+
 # A toolchain that satisfies rust-version of Cargo.toml; Debian 12's own is too old.
 need_cargo() {
     local wanted found

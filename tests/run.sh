@@ -32,6 +32,8 @@ tests() {
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "licences and sources" bash tests/licences.sh
+nix_files() { need_nix_tools && bash tests/nix-lint.sh --self-test && bash tests/nix-lint.sh; }
+step "nix files" nix_files
 step "control plane" need_control_plane
 step "tools for deploy/" need_deploy_tools
 step "appliance machine" need_appliance

@@ -32,7 +32,8 @@ in
     firewall = {
       enable = lib.mkDefault true;
       # SSH answers on the cluster's side alone: the border closes the other, and the host firewall does, too.
-      interfaces.${inside}.allowedTCPPorts = lib.mkIf config.services.openssh.enable config.services.openssh.ports;
+      interfaces.${inside}.allowedTCPPorts =
+        lib.mkIf config.services.openssh.enable config.services.openssh.ports;
       logRefusedConnections = lib.mkDefault false;
     };
   };

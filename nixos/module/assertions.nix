@@ -38,17 +38,19 @@ let
     in
     lib.mapAttrsToList (
       value: interfaces:
-      check (lib.length interfaces == 1) "${
-        lib.concatMapStringsSep " and " (interface: option interface.path) interfaces
-      }: ${describe} ${value} is ${
-        lib.concatMapStringsSep " and " (interface: interface.kind) interfaces
-      } at once. An interface is of one kind; give each its own ${describe}."
+      check (lib.length interfaces == 1)
+        "${
+          lib.concatMapStringsSep " and " (interface: option interface.path) interfaces
+        }: ${describe} ${value} is ${
+          lib.concatMapStringsSep " and " (interface: interface.kind) interfaces
+        } at once. An interface is of one kind; give each its own ${describe}."
     ) groups;
 
   oneSelector = map (
     { path, value, ... }:
-    check (value.mac == null || value.path == null)
-      "${option path}: found by both mac and path. Set one of them, the other null."
+    check (
+      value.mac == null || value.path == null
+    ) "${option path}: found by both mac and path. Set one of them, the other null."
   ) declared;
 
   wellFormed =
@@ -162,19 +164,21 @@ let
     ) (lib.filter (interface: interface.value ? routes) declared)
     ++ lib.mapAttrsToList (
       name: _:
-      check (matches name)
-        "${patternOption}: ${cfg.build.pattern} does not match ${name}, which ${option "interfaces.external.${name}"} makes external. Write one that matches it, or leave it null."
+      check (matches name) "${patternOption}: ${cfg.build.pattern} does not match ${name}, which ${option "interfaces.external.${name}"} makes external. Write one that matches it, or leave it null."
     ) external
   );
 
   firewall = lib.optionals config.networking.firewall.enable [
-    (check (lib.elem config.networking.firewall.checkReversePath [
-      false
-      "loose"
-    ]) "networking.firewall.checkReversePath: strict checks drop clients on external interfaces, and so all mapped traffic. Set it to false or \"loose\".")
-    (check (
-      !(config.networking.firewall.filterForward && cfg.snat)
-    ) "networking.firewall.filterForward: it drops the connections of pods that services.smartnat.snat is there for. Set it to false: the border decides what is forwarded.")
+    (check
+      (lib.elem config.networking.firewall.checkReversePath [
+        false
+        "loose"
+      ])
+      "networking.firewall.checkReversePath: strict checks drop clients on external interfaces, and so all mapped traffic. Set it to false or \"loose\"."
+    )
+    (check (!(config.networking.firewall.filterForward && cfg.snat))
+      "networking.firewall.filterForward: it drops the connections of pods that services.smartnat.snat is there for. Set it to false: the border decides what is forwarded."
+    )
     (check ((config.networking.firewall.backend or "iptables") != "firewalld")
       "networking.firewall.backend: firewalld would refuse mapped traffic, and its reload takes other rules away. Take iptables or nftables."
     )
@@ -193,13 +197,12 @@ let
 
   version = cfg.kubeProxy.version;
   kubeProxy = lib.optionals cfg.kubeProxy.enable [
-    (check (lib.versionOlder version "1.43")
-      "services.smartnat.kubeProxy.package: kube-proxy ${version} has no IPVS mode (removed in 1.43), without which Mappings of mode service do not work. Take one up to 1.42 that fits the cluster, or set services.smartnat.kubeProxy.enable to false and use mode direct only."
-    )
+    (check (lib.versionOlder version "1.43") "services.smartnat.kubeProxy.package: kube-proxy ${version} has no IPVS mode (removed in 1.43), without which Mappings of mode service do not work. Take one up to 1.42 that fits the cluster, or set services.smartnat.kubeProxy.enable to false and use mode direct only.")
     (check (!lib.any (lib.hasPrefix "--proxy-mode") cfg.kubeProxy.extraArgs)
       "services.smartnat.kubeProxy.extraArgs: --proxy-mode is ipvs, and no other mode works here. Take the flag out."
     )
-    (check (!lib.any (argument: builtins.match ".*[[:space:]].*" argument != null) cfg.kubeProxy.extraArgs)
+    (check
+      (!lib.any (argument: builtins.match ".*[[:space:]].*" argument != null) cfg.kubeProxy.extraArgs)
       "services.smartnat.kubeProxy.extraArgs: a flag holds white space, by which the unit divides them. Give each flag as one element, --flag=value."
     )
     (check (!config.services.kubernetes.proxy.enable)

@@ -22,9 +22,11 @@ let
     lib.nameValuePair (lib.elemAt parts 0) (lib.mkDefault (lib.toInt (lib.elemAt parts 1)));
 
   insideInterfaces = [ gateway ] ++ lib.optional (cluster != null) cluster;
-  named = insideInterfaces ++ lib.mapAttrsToList (name: interface: interface // { inherit name; }) external;
+  named =
+    insideInterfaces ++ lib.mapAttrsToList (name: interface: interface // { inherit name; }) external;
 
-  linkConfig = interface: lib.optionalAttrs (interface.mtu != null) { MTUBytes = toString interface.mtu; };
+  linkConfig =
+    interface: lib.optionalAttrs (interface.mtu != null) { MTUBytes = toString interface.mtu; };
 
   insideNetwork = interface: {
     matchConfig.Name = interface.name;
@@ -86,11 +88,13 @@ in
     boot.kernelModules = linesOf ../../deploy/modules-load.d/smartnat.conf;
 
     # Not here: net.ipv4.ip_forward, which the daemon sets once the border is closed.
-    boot.kernel.sysctl = lib.listToAttrs (map sysctl (linesOf ../../deploy/sysctl.d/60-smartnat.conf)) // {
-      # What an interface has is the larger of "all" and its own.
-      "net.ipv4.conf.all.rp_filter" = lib.mkDefault 0;
-      "net.ipv4.conf.default.rp_filter" = lib.mkDefault 0;
-    };
+    boot.kernel.sysctl =
+      lib.listToAttrs (map sysctl (linesOf ../../deploy/sysctl.d/60-smartnat.conf))
+      // {
+        # What an interface has is the larger of "all" and its own.
+        "net.ipv4.conf.all.rp_filter" = lib.mkDefault 0;
+        "net.ipv4.conf.default.rp_filter" = lib.mkDefault 0;
+      };
 
     networking = lib.mkIf cfg.interfaces.manage {
       useNetworkd = true;
@@ -126,7 +130,9 @@ in
       }
       (lib.mkIf cfg.interfaces.manage (
         lib.listToAttrs (
-          map (interface: lib.nameValuePair "10-smartnat-${interface.name}" (insideNetwork interface)) insideInterfaces
+          map (
+            interface: lib.nameValuePair "10-smartnat-${interface.name}" (insideNetwork interface)
+          ) insideInterfaces
           ++ lib.mapAttrsToList (
             name: interface: lib.nameValuePair "20-smartnat-${name}" (externalNetwork name interface)
           ) external

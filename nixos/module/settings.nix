@@ -19,7 +19,8 @@ let
       "'${value}'";
   text = value: if lib.isBool value then lib.boolToString value else toString value;
   environmentFile =
-    settings: lib.concatLines (lib.mapAttrsToList (name: value: "${name}=${quote (text value)}") settings);
+    settings:
+    lib.concatLines (lib.mapAttrsToList (name: value: "${name}=${quote (text value)}") settings);
 
   offsets = lib.filterAttrs (_: external: external.gatewayOffset != null) cfg.interfaces.external;
   manifestDirectory = pkgs.linkFarm "smartnat-manifests" (

@@ -10,7 +10,7 @@ let
     ];
   };
   options = lib.filter (option: option.visible && !option.internal) (
-    lib.optionAttrSetToDocList (evaluated.options.services)
+    lib.optionAttrSetToDocList evaluated.options.services
   );
   value =
     literal:
@@ -21,7 +21,11 @@ let
     else
       code (lib.generators.toPretty { } literal);
   code =
-    text: if lib.hasInfix "\n" text then "\n\n  ```nix\n  ${lib.replaceStrings [ "\n" ] [ "\n  " ] (lib.trim text)}\n  ```" else " `${text}`";
+    text:
+    if lib.hasInfix "\n" text then
+      "\n\n  ```nix\n  ${lib.replaceStrings [ "\n" ] [ "\n  " ] (lib.trim text)}\n  ```"
+    else
+      " `${text}`";
   section =
     option:
     lib.concatStringsSep "\n" (

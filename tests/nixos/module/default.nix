@@ -47,7 +47,9 @@ let
       evaluated = evaluate config;
       refused = map (assertion: assertion.message) (lib.filter (a: !a.assertion) evaluated.assertions);
       # Forces what a box is made of, so that more than its assertions is seen to evaluate.
-      made = builtins.tryEval (builtins.deepSeq evaluated.services.smartnat.build.units evaluated.system.build.toplevel.drvPath);
+      made = builtins.tryEval (
+        builtins.deepSeq evaluated.services.smartnat.build.units evaluated.system.build.toplevel.drvPath
+      );
     in
     map (message: "${name}: refused: ${message}") refused
     ++ lib.optional (refused == [ ] && !made.success) "${name}: does not evaluate";

@@ -1,0 +1,76 @@
+# What nix flake check runs.
+{
+  pkgs,
+  nixpkgs,
+  crate,
+  packages,
+  smartnatModule,
+}:
+let
+  inherit (pkgs) lib;
+  root = ../.;
+  nixFiles = lib.fileset.toSource {
+    inherit root;
+    fileset = lib.fileset.unions [
+      (root + "/flake.nix")
+      (root + "/nixos")
+      (root + "/tests/nixos")
+    ];
+  };
+  # A command that succeeds, or fails and says why.
+  check =
+    name: inputs: script:
+    pkgs.runCommand "smartnat-${name}" { nativeBuildInputs = inputs; } ''
+      ${script}
+      touch $out
+    '';
+  # A list of complaints is known when it is evaluated; it fails when it is built, so that every other check is run, too.
+  complaints =
+    name: list:
+    check name [ ] (
+      lib.optionalString (list != [ ]) ''
+        cat >&2 <<'EOF'
+        ${lib.concatStringsSep "\n" list}
+        EOF
+        exit 1
+      ''
+    );
+
+  moduleCases = import ../tests/nixos/module { inherit nixpkgs smartnatModule; };
+  machines = import ../tests/nixos { inherit pkgs smartnatModule packages; };
+in
+{
+  inherit (packages) smartnat-manager kube-proxy;
+
+  module-cases = complaints "module-cases" moduleCases.complaints;
+  ipv4 = complaints "ipv4" (map ({ call, ... }: call) (import ../tests/nixos/ipv4.nix));
+
+  nix-lint =
+    check "nix-lint"
+      [
+        pkgs.deadnix
+        pkgs.nixfmt
+        pkgs.statix
+      ]
+      ''
+        cd ${nixFiles}
+        find . -name '*.nix' -exec nixfmt --check {} +
+        deadnix --fail .
+        statix check -c nixos/statix.toml .
+      '';
+  shell-lint = check "shell-lint" [ pkgs.shellcheck ] "shellcheck ${./module/provision.sh}";
+  option-reference = check "option-reference" [ ] ''
+    diff ${../docs/nixos-options.md} ${packages.option-reference} || {
+      echo "docs/nixos-options.md is not what the module declares: nix build .#option-reference, and copy the result there" >&2
+      exit 1
+    }
+  '';
+  rendered = check "rendered" [ ] ''
+    diff -r ${../tests/appliance/rendered} ${packages.rendered} || {
+      echo "tests/appliance/rendered is not what the example box declares: nix build .#rendered, and copy the result there" >&2
+      exit 1
+    }
+  '';
+}
+// crate.checks
+// lib.mapAttrs' (name: lib.nameValuePair "vm-${name}") machines
