@@ -46,7 +46,18 @@ let
     xorriso -as mkisofs -volid SMARTNAT -joliet -rock -o $out drive
   '';
 
-  nic = index: vlan: "${lib.concatStringsSep " " (qemu.qemuNICFlags index vlan 99)}";
+  start = lib.concatStringsSep " " (
+    [
+      "${qemu.qemuBinary pkgs.qemu_test} -m 1024 -smp 2"
+      "-drive if=pflash,format=raw,unit=0,readonly=on,file=${pkgs.OVMF.firmware}"
+      "-drive if=virtio,format=raw,readonly=on,file=${drive}"
+    ]
+    ++ lib.concatMap (vlan: qemu.qemuNICFlags vlan vlan 99) [
+      1
+      2
+      3
+    ]
+  );
 in
 scenario {
   name = "qcow2";
@@ -66,12 +77,9 @@ scenario {
     )
     subprocess.run(["install", "-m", "0600", "${pkgs.OVMF.variables}", variables], check=True)
     image = create_machine(
-        "${qemu.qemuBinary pkgs.qemu_test} -m 1024 -smp 2"
-        " -drive if=pflash,format=raw,unit=0,readonly=on,file=${pkgs.OVMF.firmware}"
-        f" -drive if=pflash,format=raw,unit=1,file={variables}"
-        f" -drive if=virtio,format=qcow2,file={disk}"
-        " -drive if=virtio,format=raw,readonly=on,file=${drive}"
-        " ${nic 1 1} ${nic 2 2} ${nic 3 3}",
+        ${builtins.toJSON start}
+        + f" -drive if=pflash,format=raw,unit=1,file={variables}"
+        + f" -drive if=virtio,format=qcow2,file={disk}",
         name="image",
     )
 
