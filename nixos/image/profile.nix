@@ -82,7 +82,7 @@ in
   ];
   # Emergency mode would wait for a password that nobody has.
   systemd.enableEmergencyMode = false;
-  boot.initrd.systemd.emergencyAccess = false;
+  boot.initrd.systemd.emergencyAccess = lib.mkForce false;
   # A kernel that cannot go on starts again; the border is closed before the network is up.
   boot.kernel.sysctl."kernel.panic" = lib.mkDefault 10;
 
