@@ -60,6 +60,13 @@ Run nix flake lock."
             | (.rev | test("^[0-9a-f]{40}$")) and (.narHash | test("^sha256-.{44}$")) and (.lastModified > 0)] | all)' flake.lock >/dev/null ||
             complain "flake.lock: an input has no rev, narHash or lastModified. Run nix flake lock."
     fi
+    # What was made by evaluation stands here as files; by what it was made from one sees whether it is older than that.
+    if [[ -e tests/nixos/evaluated.sha256 ]]; then
+        sha256sum --quiet --check tests/nixos/evaluated.sha256 &&
+            diff <(printf '%s\n' "${known[@]}" | grep -E '^(nixos|deploy/systemd|deploy/sysctl.d|deploy/modules-load.d)/' | sort) \
+                <(cut -d' ' -f3- tests/nixos/evaluated.sha256 | sort) ||
+            complain "tests/appliance/rendered and docs/nixos-options.md are older than that: tests/nix-eval.sh --update NIXPKGS CRANE"
+    fi
     if ((failed == 0)); then echo "${#files[@]} Nix files: parsed, formatted, nothing dead, no path that leads nowhere"; fi
     exit "$failed"
 )

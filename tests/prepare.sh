@@ -28,7 +28,7 @@ need_commands() {
 # Tools that the daemon and the tests call, and a linker.
 need_tools() {
     need_commands ip=iproute2 iptables=iptables ip6tables=iptables ipset=ipset conntrack=conntrack nft=nftables \
-        sysctl=procps curl=curl faketime=faketime cc=gcc
+        sysctl=procps curl=curl faketime=faketime cc=gcc jq=jq mke2fs=e2fsprogs
     iptables --version | grep -q nf_tables ||
         die "iptables is not the nf_tables variant: update-alternatives --set iptables /usr/sbin/iptables-nft"
 }
@@ -81,7 +81,6 @@ need_appliance() {
 # Formatter and linter of the Nix files, built from source; jq reads flake.lock.
 need_nix_tools() {
     local tools=$repository/target/nix-tools
-    need_commands jq=jq cc=gcc
     [ "$("$tools/bin/deadnix" --version 2>/dev/null)" = "deadnix 1.3.1" ] && "$tools/bin/nixfmt" --version >/dev/null 2>&1 && return
     say "installing deadnix and nixfmt: a minute, once"
     cargo install --quiet --locked --root "$tools" deadnix@1.3.1 nixfmt_rs@0.5.3 ||

@@ -5,6 +5,7 @@ mod boot;
 mod life;
 mod machine;
 mod probe;
+mod rendered;
 mod same_subnet;
 mod support;
 mod walk;

@@ -1,0 +1,184 @@
+//! `nixos/module/provision.sh`, which takes what a machine is given at its boot: run as its units run it, on credentials, user data and a
+//! real file system as config drive. As root.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const KUBECONFIG: &str = "apiVersion: v1\nkind: Config\n";
+
+/// A machine's directories, in one of their own.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        for name in ["state", "run", "ssh", "networks", "by-label", "credentials", "drive"] {
+            fs::create_dir(place.path(name)).unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn kept(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path(name)).ok()
+    }
+
+    /// A file system with the content of `drive/` appears under this label.
+    fn plug(&self, label: &str) {
+        let image = self.path("drive.img");
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-F", "-t", "ext4", "-d"]).arg(self.path("drive")).arg(&image).arg("4M");
+        let made = make.output().expect("mke2fs can be run: apt-get install e2fsprogs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        symlink(image, self.path("by-label").join(label)).unwrap();
+    }
+
+    fn run(&self, phase: &str, sources: &str) -> (Output, String) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("nixos/module/provision.sh");
+        // What it mounts is seen by it alone, as by its unit.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "bash"]).arg(script).arg(phase).env_clear();
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .env("SMARTNAT_SOURCES", sources)
+            .env("SMARTNAT_LABELS", "SMARTNAT config-2")
+            .env("SMARTNAT_DRIVE_WAIT", "0");
+        for (variable, name) in [
+            ("STATE_DIRECTORY", "state"),
+            ("RUNTIME_DIRECTORY", "run"),
+            ("SMARTNAT_NETWORKS", "networks"),
+            ("SMARTNAT_SSH_DIRECTORY", "ssh"),
+            ("SMARTNAT_BY_LABEL", "by-label"),
+            ("SMARTNAT_USER_DATA", "user-data"),
+            ("CREDENTIALS_DIRECTORY", "credentials"),
+        ] {
+            command.env(variable, self.path(name));
+        }
+        let output = command.output().expect("unshare can be run: apt-get install util-linux");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output, said)
+    }
+
+    #[track_caller]
+    fn must(&self, phase: &str, sources: &str) -> String {
+        let (output, said) = self.run(phase, sources);
+        assert!(output.status.success(), "{said}");
+        said
+    }
+}
+
+const ALL: &str = "credential config-drive user-data";
+
+#[test]
+fn credentials_are_kept_for_root_alone_and_a_boot_that_finds_nothing_keeps_them() {
+    let place = Place::new();
+    place.write("credentials/smartnat.kubeconfig", KUBECONFIG);
+    place.write("credentials/kube-proxy.kubeconfig", "of kube-proxy\n");
+    place.write("credentials/another", "not ours\n");
+    place.must("early", ALL);
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
+    assert_eq!(place.kept("state/kube-proxy.kubeconfig").as_deref(), Some("of kube-proxy\n"));
+    assert_eq!(place.kept("state/another"), None);
+    let written = fs::metadata(place.path("state/smartnat.kubeconfig")).unwrap();
+    assert_eq!(written.mode() & 0o777, 0o600);
+
+    // The same again is no change: what watches the file is left alone.
+    assert!(place.must("early", ALL).contains("smartnat.kubeconfig from system credentials: unchanged"));
+    assert_eq!(fs::metadata(place.path("state/smartnat.kubeconfig")).unwrap().ino(), written.ino());
+
+    fs::remove_dir_all(place.path("credentials")).unwrap();
+    fs::create_dir(place.path("credentials")).unwrap();
+    assert!(place.must("early", ALL).contains("nothing was given"));
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
+    // Something half made is left by nobody.
+    assert_eq!(fs::read_dir(place.path("state")).unwrap().count(), 2);
+}
+
+#[test]
+fn a_config_drive_gives_kubeconfigs_settings_keys_and_networks_where_no_credential_does() {
+    let place = Place::new();
+    place.write("drive/smartnat.kubeconfig", KUBECONFIG);
+    place.write("drive/smartnat.env", "SNCTRLR_INSTANCE_NAME=one\n");
+    place.write("drive/authorized_keys", "ssh-ed25519 AAAA\n");
+    place.write("drive/05-eth1.network", "[Match]\nName=eth1\n");
+    place.write("drive/..network", "a name that is none\n");
+    place.plug("SMARTNAT");
+    place.must("early", ALL);
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
+    assert_eq!(place.kept("state/smartnat.env").as_deref(), Some("SNCTRLR_INSTANCE_NAME=one\n"));
+    assert_eq!(place.kept("ssh/authorized_keys").as_deref(), Some("ssh-ed25519 AAAA\n"));
+    assert_eq!(place.kept("networks/05-eth1.network").as_deref(), Some("[Match]\nName=eth1\n"));
+    // networkd is no root.
+    assert_eq!(fs::metadata(place.path("networks/05-eth1.network")).unwrap().mode() & 0o777, 0o644);
+    assert_eq!(fs::read_dir(place.path("networks")).unwrap().count(), 1);
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    assert!(!mounts.contains(&*place.path("run").to_string_lossy()), "the drive is not left mounted");
+
+    // Credentials come first, and a source that is not asked for gives nothing.
+    place.write("credentials/smartnat.kubeconfig", "by credential\n");
+    place.must("early", ALL);
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some("by credential\n"));
+    fs::remove_file(place.path("credentials/smartnat.kubeconfig")).unwrap();
+    place.must("early", "credential");
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some("by credential\n"));
+}
+
+#[test]
+fn a_config_drive_of_openstack_gives_user_data() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("drive/openstack/latest")).unwrap();
+    place.write("drive/openstack/latest/user_data", r#"{"smartnat.kubeconfig": {"kind": "Config"}}"#);
+    place.plug("config-2");
+    place.must("early", ALL);
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(r#"{"kind":"Config"}"#));
+}
+
+#[test]
+fn a_drive_that_cannot_be_mounted_is_named_with_what_would_do() {
+    let place = Place::new();
+    place.write("noise", &"no file system ".repeat(1000));
+    symlink(place.path("noise"), place.path("by-label/SMARTNAT")).unwrap();
+    let (output, said) = place.run("early", ALL);
+    assert!(!output.status.success());
+    assert!(said.contains("by-label/SMARTNAT cannot be mounted") && said.contains("vfat, iso9660 or ext4"), "{said}");
+}
+
+#[test]
+fn user_data_is_data_and_what_is_wrong_with_it_loses_nothing() {
+    let place = Place::new();
+    place.write(
+        "user-data",
+        r#"{"smartnat.kubeconfig": "apiVersion: v1\nkind: Config\n", "mine": 1, "../../etc/x": "no"}"#,
+    );
+    let said = place.must("user-data", ALL);
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
+    assert!(said.contains("\"mine\" is unknown") && said.contains("\"../../etc/x\" is unknown"), "{said}");
+
+    for wrong in ["#!/bin/sh\ntouch /tmp/run-by-user-data\n", "[1]", "smartnat.kubeconfig: x"] {
+        place.write("user-data", wrong);
+        let (output, said) = place.run("user-data", ALL);
+        assert!(!output.status.success() && said.contains("EC2 user data is no JSON object"), "{said}");
+        assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
+    }
+    assert!(!Path::new("/tmp/run-by-user-data").exists());
+
+    place.write("user-data", r#"{"smartnat.kubeconfig": ""}"#);
+    let said = place.must("user-data", ALL);
+    assert!(said.contains("is empty, and not taken"), "{said}");
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
+
+    place.write("user-data", r#"{"smartnat.kubeconfig": "other"}"#);
+    place.must("user-data", "credential");
+    assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG), "a source that is not asked for");
+}
