@@ -113,7 +113,7 @@ fn what_the_nixos_module_declares_serves_from_its_first_boot() {
     assert_eq!(vm.must("ip route show table main default").lines().count(), 1);
     assert_eq!(vm.must("sysctl -n net.ipv4.conf.wan0.rp_filter net.netfilter.nf_conntrack_max"), "0\n262144\n");
     assert!(vm.must("ip route show table all | grep 'default via 198.51.100.254'").contains("wan1"));
-    assert_eq!(vm.must("systemctl --failed --plain --no-legend 'smartnat*' 'kube-proxy*' firewall.service"), "");
+    assert_eq!(vm.must("systemctl list-units --failed --plain --no-legend 'smartnat*' 'kube-proxy*' firewall.service"), "");
     let started =
         "systemctl show -p ActiveEnterTimestampMonotonic --value smartnat-border systemd-networkd kube-proxy | grep .";
     let order: Vec<u64> = vm.must(started).lines().map(|l| l.parse().unwrap()).collect();
