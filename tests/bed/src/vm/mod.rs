@@ -11,12 +11,14 @@ mod ssh;
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::packet::Mac;
@@ -74,27 +76,27 @@ impl<'a> Vm<'a> {
     /// Starts QEMU on the disk as it is, without waiting for anything.
     #[track_caller]
     pub fn power_on(&self) {
-        let log = File::create(self.dir.path().join("qemu.log")).expect("a new directory can be written");
+        let log = File::create(self.qemu_log()).expect("a new directory can be written");
         let mut command = image::qemu();
         command.args(self.arguments()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = self.bed.border.within(|| command.spawn());
         *self.qemu() = Some(child.unwrap_or_else(|e| panic!("QEMU cannot be started: {e}")));
     }
 
-    /// Waits until the booted machine answers over ssh. One whose kernel the emulation has stopped is started again.
+    /// Waits until the booted machine answers over ssh. One that the emulation has stopped, or whose emulation aborted, is started again.
     #[track_caller]
     pub fn await_answer(&self) {
         let mut begin = Instant::now();
         let mut starts = 1;
         while let Err(why) = self.ssh.connect() {
-            self.assert_runs();
-            if starts < 4 && self.console().contains(STALLED) {
+            if starts < 4 && (self.console().contains(STALLED) || self.aborted()) {
                 eprintln!("the emulation stopped the machine while it booted: start {starts} is given up");
                 starts += 1;
                 begin = Instant::now();
                 self.cut_power();
                 self.power_on();
             }
+            self.assert_runs();
             assert!(begin.elapsed() < BOOT, "the machine does not answer: {why}\n{}", self.console_end());
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -229,12 +231,25 @@ impl<'a> Vm<'a> {
         self.qemu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How QEMU ended, if it did.
+    fn ended(&self) -> Option<ExitStatus> {
+        self.qemu().as_mut().and_then(|c| c.try_wait().ok().flatten())
+    }
+
+    /// QEMU found itself in a state that it holds for impossible. A guest that panics ends it otherwise.
+    fn aborted(&self) -> bool {
+        self.ended().and_then(|status| status.signal()) == Some(Signal::SIGABRT as i32)
+    }
+
     #[track_caller]
     fn assert_runs(&self) {
-        let ended = self.qemu().as_mut().and_then(|c| c.try_wait().ok().flatten());
-        if let Some(status) = ended {
-            panic!("QEMU ended: {status}\n{}{}", read(&self.dir.path().join("qemu.log")), self.console_end());
+        if let Some(status) = self.ended() {
+            panic!("QEMU ended: {status}\n{}{}", read(&self.qemu_log()), self.console_end());
         }
+    }
+
+    fn qemu_log(&self) -> std::path::PathBuf {
+        self.dir.path().join("qemu.log")
     }
 
     fn console(&self) -> String {
