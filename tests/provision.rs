@@ -2,7 +2,7 @@
 //! real file system as config drive. As root.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,9 +16,12 @@ struct Place(TempDir);
 impl Place {
     fn new() -> Place {
         let place = Place(tempfile::tempdir().unwrap());
-        for name in ["state", "run", "ssh", "networks", "by-label", "credentials", "drive"] {
+        for name in ["state", "run", "ssh", "by-label", "credentials", "drive", "bin"] {
             fs::create_dir(place.path(name)).unwrap();
         }
+        // There is no networkd here: what it is told stands in a file.
+        place.write("bin/networkctl", &format!("#!/bin/sh\necho \"$@\" >>{}\n", place.path("networkctl").display()));
+        fs::set_permissions(place.path("bin/networkctl"), fs::Permissions::from_mode(0o755)).unwrap();
         place
     }
 
@@ -48,8 +51,9 @@ impl Place {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("nixos/module/provision.sh");
         // What it mounts is seen by it alone, as by its unit.
         let mut command = Command::new("unshare");
-        command.args(["--mount", "bash"]).arg(script).arg(phase).env_clear();
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let with_its_umask = "umask 0077; exec bash \"$@\"";
+        command.args(["--mount", "bash", "-c", with_its_umask, "bash"]).arg(script).arg(phase).env_clear();
+        command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display()));
         command
             .env("SMARTNAT_SOURCES", sources)
             .env("SMARTNAT_LABELS", "SMARTNAT config-2")
@@ -120,6 +124,7 @@ fn a_config_drive_gives_kubeconfigs_settings_keys_and_networks_where_no_credenti
     assert_eq!(place.kept("ssh/authorized_keys").as_deref(), Some("ssh-ed25519 AAAA\n"));
     assert_eq!(place.kept("networks/05-eth1.network").as_deref(), Some("[Match]\nName=eth1\n"));
     // networkd is no root.
+    assert_eq!(fs::metadata(place.path("networks")).unwrap().mode() & 0o777, 0o755);
     assert_eq!(fs::metadata(place.path("networks/05-eth1.network")).unwrap().mode() & 0o777, 0o644);
     assert_eq!(fs::read_dir(place.path("networks")).unwrap().count(), 1);
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -132,6 +137,61 @@ fn a_config_drive_gives_kubeconfigs_settings_keys_and_networks_where_no_credenti
     fs::remove_file(place.path("credentials/smartnat.kubeconfig")).unwrap();
     place.must("early", "credential");
     assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some("by credential\n"));
+}
+
+#[test]
+fn networks_outlive_the_drive_that_gave_them_and_the_next_drive_replaces_them_all() {
+    let place = Place::new();
+    let reboot = || fs::remove_dir_all(place.path("networks")).unwrap();
+    let networks = || {
+        let entries = fs::read_dir(place.path("networks")).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    place.write("drive/05-eth1.network", "[Match]\nName=eth1\n");
+    place.write("drive/05-eth2.network", "[Match]\nName=eth2\n");
+    place.plug("SMARTNAT");
+    place.must("early", ALL);
+    assert_eq!(networks(), ["05-eth1.network", "05-eth2.network"]);
+
+    reboot();
+    fs::remove_file(place.path("by-label/SMARTNAT")).unwrap();
+    place.must("early", ALL);
+    assert_eq!(networks(), ["05-eth1.network", "05-eth2.network"]);
+
+    // Neither does one that cannot be read take them away.
+    reboot();
+    symlink(place.path("no-device"), place.path("by-label/SMARTNAT")).unwrap();
+    place.write("no-device", "no file system");
+    assert!(!place.run("early", ALL).0.status.success());
+    assert_eq!(networks(), ["05-eth1.network", "05-eth2.network"]);
+
+    // Nor one that gives something else.
+    reboot();
+    fs::remove_file(place.path("by-label/SMARTNAT")).unwrap();
+    fs::remove_dir_all(place.path("drive")).unwrap();
+    fs::create_dir(place.path("drive")).unwrap();
+    place.write("drive/smartnat.kubeconfig", KUBECONFIG);
+    place.plug("SMARTNAT");
+    place.must("early", ALL);
+    assert_eq!(networks(), ["05-eth1.network", "05-eth2.network"]);
+
+    reboot();
+    fs::remove_file(place.path("by-label/SMARTNAT")).unwrap();
+    place.write("drive/05-eth2.network", "[Match]\nName=eth2\n[Network]\nAddress=192.0.2.1/24\n");
+    place.plug("SMARTNAT");
+    let said = place.must("early", ALL);
+    assert!(said.contains("05-eth1.network was not given again: removed"), "{said}");
+    assert_eq!(networks(), ["05-eth2.network"]);
+    assert!(place.kept("networks/05-eth2.network").unwrap().contains("192.0.2.1/24"));
+    assert_eq!(place.kept("networkctl"), None, "networkd reads them when it starts");
+
+    // User data come when it runs already.
+    place.write("user-data", r#"{"05-eth3.network": "[Match]\nName=eth3\n"}"#);
+    place.must("user-data", ALL);
+    assert_eq!(networks(), ["05-eth3.network"]);
+    assert_eq!(place.kept("networkctl").as_deref(), Some("reload\n"));
 }
 
 #[test]
@@ -162,6 +222,7 @@ fn user_data_is_data_and_what_is_wrong_with_it_loses_nothing() {
         r#"{"smartnat.kubeconfig": "apiVersion: v1\nkind: Config\n", "mine": 1, "../../etc/x": "no"}"#,
     );
     let said = place.must("user-data", ALL);
+    assert!(!said.contains("nothing was given"), "{said}");
     assert_eq!(place.kept("state/smartnat.kubeconfig").as_deref(), Some(KUBECONFIG));
     assert!(said.contains("\"mine\" is unknown") && said.contains("\"../../etc/x\" is unknown"), "{said}");
 

@@ -24,6 +24,7 @@ user_data=${SMARTNAT_USER_DATA:-/etc/ec2-metadata/user-data}
 ssh_directory=${SMARTNAT_SSH_DIRECTORY:-/root/.ssh}
 by_label=${SMARTNAT_BY_LABEL:-$labels}
 taken=0
+networks_given=()
 
 say() { printf '%s\n' "$*"; }
 complain() { printf '%s\n' "$*" >&2; }
@@ -40,13 +41,10 @@ known() {
 # keep NAME SOURCE <content: by a name of its own in the same directory, so that no reader sees half of it, and not at all where nothing
 # has changed, so that no unit is restarted for it.
 keep() {
-    local name=$1 source=$2 directory=$state mode=0600 new
-    case $name in
-        authorized_keys) directory=$ssh_directory ;;
-        *.network) directory=$networks mode=0644 ;;
-    esac
-    if [[ ! -d $directory ]]; then
-        if [[ $name == *.network ]]; then mkdir -p "$directory"; else mkdir -p -m 0700 "$directory"; fi
+    local name=$1 source=$2 directory=$state new
+    if [[ $name == authorized_keys ]]; then
+        directory=$ssh_directory
+        mkdir -p -m 0700 "$directory"
     fi
     new=$(mktemp "$directory/.$name.XXXXXX")
     cat >"$new"
@@ -56,14 +54,35 @@ keep() {
         return 0
     fi
     taken=$((taken + 1))
+    if [[ $name == *.network ]]; then networks_given+=("$name"); fi
     if [[ -e $directory/$name ]] && cmp -s "$new" "$directory/$name"; then
         rm -f "$new"
         say "$name from $source: unchanged"
         return 0
     fi
-    chmod "$mode" "$new"
+    chmod 0600 "$new"
     mv -f "$new" "$directory/$name"
     say "$name from $source: taken, $directory/$name"
+}
+
+# Gives networkd the files that are kept. Whoever gave some gave them all: an address that is in none of them any more goes.
+put_networks() {
+    local file name
+    if ((${#networks_given[@]} > 0)); then
+        for file in "$state"/*.network; do
+            name=${file##*/}
+            if [[ " ${networks_given[*]} " != *" $name "* ]]; then
+                rm -f "$file" "$networks/$name"
+                say "$name was not given again: removed"
+            fi
+        done
+    fi
+    for file in "$state"/*.network; do
+        name=${file##*/}
+        if [[ -e $networks/$name ]] && cmp -s "$file" "$networks/$name"; then continue; fi
+        # networkd is no root.
+        install -D -m 0644 "$file" "$networks/$name"
+    done
 }
 
 take_files() {
@@ -84,7 +103,7 @@ take_object() {
     fi
     while IFS= read -r name; do
         if known "$name"; then
-            jq -j --arg name "$name" '.[$name] | if type == "string" then . else tojson end' "$file" | keep "$name" "$source"
+            keep "$name" "$source" < <(jq -j --arg name "$name" '.[$name] | if type == "string" then . else tojson end' "$file")
         else
             complain "$source: \"$name\" is unknown, and left alone. Known are smartnat.kubeconfig, kube-proxy.kubeconfig, smartnat.env, authorized_keys and NAME.network."
         fi
@@ -136,16 +155,24 @@ config_drive() {
 
 case ${1:-} in
     early)
+        # Before anything that may fail: a drive that cannot be read takes no address away.
+        put_networks
         if may_use credential && [[ -n ${CREDENTIALS_DIRECTORY:-} ]]; then
             take_files "$CREDENTIALS_DIRECTORY" "system credentials"
         fi
         if may_use config-drive && ((taken == 0)); then
             config_drive
         fi
+        put_networks
         ;;
     user-data)
         if may_use user-data && [[ -s $user_data ]]; then
             take_object "$user_data" "EC2 user data"
+        fi
+        if ((${#networks_given[@]} > 0)); then
+            put_networks
+            # It runs already.
+            networkctl reload
         fi
         ;;
     *)
