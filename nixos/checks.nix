@@ -42,6 +42,19 @@ in
 {
   inherit (packages) smartnat-manager kube-proxy;
 
+  image-promises = complaints "image-promises" (
+    import ../tests/nixos/images.nix {
+      inherit lib;
+      images = {
+        inherit (packages)
+          ami
+          qcow2
+          raw-efi
+          iso
+          ;
+      };
+    }
+  );
   ipv4 = complaints "ipv4" (map ({ call, ... }: call) (import ../tests/nixos/ipv4.nix));
 
   nix-lint =

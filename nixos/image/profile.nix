@@ -13,7 +13,7 @@ let
 in
 {
   imports = [
-    # Small, without nix and without switching: another image is another version.
+    # Small, without nix: another image is another version.
     (modulesPath + "/profiles/image-based-appliance.nix")
   ];
 
