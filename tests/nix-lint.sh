@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything about the Nix files that needs neither nixpkgs nor a build: they parse, are formatted, hold nothing dead, name files that git
-# knows (others do not exist for a flake), and flake.lock locks what flake.nix asks for. statix, in no package registry, runs where it is
-# installed, and in nix flake check. With --self-test it checks itself on files that are wrong.
+# knows (others do not exist for a flake), flake.lock locks what flake.nix asks for, and nixos/lib/ipv4.nix calculates right. statix, in no
+# package registry, runs where it is installed, and in nix flake check. With --self-test it checks itself on files that are wrong.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 
@@ -23,8 +23,11 @@ lint() (
 
     nixfmt --check "${files[@]}" || complain "Not formatted, or no Nix: nixfmt FILE puts the first right (target/nix-tools/bin/nixfmt)."
     deadnix --fail "${files[@]}" || complain "Something is never used: take it out."
-    if command -v nix-instantiate >/dev/null; then
-        nix-instantiate --parse "${files[@]}" >/dev/null || complain "Nix itself cannot parse that."
+    # A store of nothing: neither is one needed, nor made.
+    nix-instantiate --store dummy:// --parse "${files[@]}" >/dev/null || complain "Nix itself cannot parse that."
+    if [[ -e tests/nixos/ipv4.nix ]]; then
+        wrong=$(nix-instantiate --store dummy:// --eval --strict tests/nixos/ipv4.nix) && [[ $wrong == "[ ]" ]] ||
+            complain "nixos/lib/ipv4.nix does not calculate as its examples say (tests/nixos/ipv4.nix): $wrong"
     fi
     if command -v statix >/dev/null; then
         statix check ${statix_config:+-c "$statix_config"} -o errfmt . || complain "statix has something to say."
@@ -101,6 +104,9 @@ self_test() {
     expect "a file that is no Nix" "b.nix"
     printf 'let\n  unused = 1;\nin\n{ }\n' >"$place/b.nix"
     expect "a dead binding" "unused"
+    mkdir -p "$place/tests/nixos" && printf '[ "an example" ]\n' >"$place/tests/nixos/ipv4.nix"
+    expect "an example that fails" "an example"
+    rm -r "$place/tests"
     printf '{ }\n' >"$place/b.nix"
     printf '{\n  inputs = {\n    other.url = "github:a/b";\n  };\n}\n' >"$place/flake.nix"
     cp flake.lock "$place/flake.lock"
@@ -115,13 +121,12 @@ self_test() {
 
 cd "$here/.." || exit 1
 PATH="$PWD/target/nix-tools/bin:$PATH"
-for tool in nixfmt deadnix; do
-    command -v "$tool" >/dev/null || {
-        echo "$tool is missing: cargo install --locked --root target/nix-tools nixfmt_rs deadnix" >&2
-        exit 1
-    }
-done
-command -v jq >/dev/null || { echo "jq is missing: apt-get install jq" >&2; exit 1; }
+# need TOOL HOW
+need() { command -v "$1" >/dev/null || { echo "$1 is missing: $2" >&2; exit 1; }; }
+need nixfmt "cargo install --locked --root target/nix-tools nixfmt_rs"
+need deadnix "cargo install --locked --root target/nix-tools deadnix"
+need nix-instantiate "apt-get install nix-bin"
+need jq "apt-get install jq"
 statix_config=$PWD/nixos/statix.toml
 
 case ${1-} in

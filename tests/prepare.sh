@@ -78,8 +78,9 @@ need_appliance() {
     bash "$repository/tests/appliance/build.sh"
 }
 
-# Formatter and linter of the Nix files, built from source; jq reads flake.lock.
+# Nix itself, which parses; formatter and linter of the Nix files, built from source; jq reads flake.lock.
 need_nix_tools() {
+    need_commands nix-instantiate=nix-bin jq=jq
     local tools=$repository/target/nix-tools
     [ "$("$tools/bin/deadnix" --version 2>/dev/null)" = "deadnix 1.3.1" ] && "$tools/bin/nixfmt" --version >/dev/null 2>&1 && return
     say "installing deadnix and nixfmt: a minute, once"
