@@ -25,8 +25,9 @@ step() {
     results+=("$(printf '%-28s %-6s %4d s' "$name" "$outcome" $((SECONDS - begin)))")
 }
 
+# As where packages are built, no test relies on the authorities that this machine trusts.
 tests() {
-    cargo test --workspace --no-fail-fast "$@" 2>&1 | tee -a "$log"
+    SSL_CERT_FILE=/no-cert-file.crt cargo test --workspace --no-fail-fast "$@" 2>&1 | tee -a "$log"
 }
 
 step "format" cargo fmt --all --check
