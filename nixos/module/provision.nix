@@ -28,7 +28,6 @@ let
       config.systemd.package
     ];
     text = builtins.readFile ./provision.sh;
-
   };
   common = {
     environment = {
@@ -106,7 +105,11 @@ in
         {
           description = "SmartNat: EC2 user data";
           wantedBy = [ "multi-user.target" ];
-          after = [ "fetch-ec2-metadata.service" ];
+          after = [
+            "fetch-ec2-metadata.service"
+            # It gives the host a name; one that is given here wins.
+            "apply-ec2-data.service"
+          ];
           before = [
             "smartnat.service"
             "kube-proxy.service"

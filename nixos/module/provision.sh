@@ -8,31 +8,36 @@
 #   SMARTNAT_SOURCES      which of "credential", "config-drive" and "user-data" may be used
 #   SMARTNAT_LABELS       file system labels of config drives
 #   SMARTNAT_DRIVE_WAIT   seconds that a boot without credentials and without anything kept waits for devices to appear
+#   SMARTNAT_ROOT         in the place of /, for tests
 #   STATE_DIRECTORY       where things are kept (systemd makes it)
 #   CREDENTIALS_DIRECTORY where systemd puts credentials, when there are some
 #   RUNTIME_DIRECTORY     for the mount point of a config drive (systemd makes it)
 #
 # What can be given, by name; anything else is left alone:
-#   smartnat.kubeconfig kube-proxy.kubeconfig smartnat.env authorized_keys NAME.network
+#   smartnat.kubeconfig kube-proxy.kubeconfig smartnat.env hostname authorized_keys NAME.network
+#
+# What goes wrong with one thing is told, ends in exit code 1, and keeps nothing else from being taken.
 set -euo pipefail
 shopt -s nullglob
 
 state=${STATE_DIRECTORY:?set by systemd: StateDirectory=}
-labels=/dev/disk/by-label
-networks=${SMARTNAT_NETWORKS:-/run/systemd/network}
-user_data=${SMARTNAT_USER_DATA:-/etc/ec2-metadata/user-data}
-ssh_directory=${SMARTNAT_SSH_DIRECTORY:-/root/.ssh}
-by_label=${SMARTNAT_BY_LABEL:-$labels}
+root=${SMARTNAT_ROOT:-}
+by_label=$root/dev/disk/by-label
+networks=$root/run/systemd/network
+user_data=$root/etc/ec2-metadata/user-data
+ssh_directory=$root/root/.ssh
 taken=0
+failed=0
 networks_given=()
 
 say() { printf '%s\n' "$*"; }
 complain() { printf '%s\n' "$*" >&2; }
+fail() { complain "$@"; failed=1; }
 may_use() { [[ " ${SMARTNAT_SOURCES:-} " == *" $1 "* ]]; }
 
 known() {
     case $1 in
-        smartnat.kubeconfig | kube-proxy.kubeconfig | smartnat.env | authorized_keys) return 0 ;;
+        smartnat.kubeconfig | kube-proxy.kubeconfig | smartnat.env | hostname | authorized_keys) return 0 ;;
         *.network) [[ $1 =~ ^[A-Za-z0-9][-A-Za-z0-9_.]{0,100}\.network$ ]] ;;
         *) return 1 ;;
     esac
@@ -42,27 +47,29 @@ known() {
 # has changed, so that no unit is restarted for it.
 keep() {
     local name=$1 source=$2 directory=$state new
-    if [[ $name == authorized_keys ]]; then
-        directory=$ssh_directory
-        mkdir -p -m 0700 "$directory"
+    if [[ $name == authorized_keys ]]; then directory=$ssh_directory; fi
+    if ! { install -d -m 0700 "$directory" && new=$(mktemp "$directory/.$name.XXXXXX") && cat >"$new"; }; then
+        rm -f "${new:-}"
+        fail "$name from $source could not be written to $directory, and what is there already stays. Is the disk full?"
+        return
     fi
-    new=$(mktemp "$directory/.$name.XXXXXX")
-    cat >"$new"
     if [[ ! -s $new ]]; then
         rm -f "$new"
         complain "$name from $source is empty, and not taken: what is there already stays. Give it content, or do not give it."
-        return 0
+        return
     fi
     taken=$((taken + 1))
     if [[ $name == *.network ]]; then networks_given+=("$name"); fi
     if [[ -e $directory/$name ]] && cmp -s "$new" "$directory/$name"; then
         rm -f "$new"
         say "$name from $source: unchanged"
-        return 0
+    else
+        chmod 0600 "$new"
+        mv -f "$new" "$directory/$name"
+        say "$name from $source: taken, $directory/$name"
     fi
-    chmod 0600 "$new"
-    mv -f "$new" "$directory/$name"
-    say "$name from $source: taken, $directory/$name"
+    # Before a kubeconfig that comes next lets the daemon start, which goes by this name.
+    if [[ $name == hostname ]]; then put_hostname; fi
 }
 
 # Gives networkd the files that are kept. Whoever gave some gave them all: an address that is in none of them any more goes.
@@ -85,6 +92,24 @@ put_networks() {
     done
 }
 
+# The name that was given, else, where the system has none but its distribution's, one that no other machine has: instances that serve one
+# cluster must differ in it.
+put_hostname() {
+    local name='' now
+    if [[ -s $state/hostname ]]; then
+        read -r name <"$state/hostname" || true
+        if [[ ! $name =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$ || ${#name} -gt 64 ]]; then
+            fail "hostname: \"$name\" is no host name, and not used. Write lower-case letters, digits and dashes, at most 64 characters."
+            name=''
+        fi
+    fi
+    read -r now <"$root/proc/sys/kernel/hostname"
+    if [[ -z $name && ! -s $root/etc/hostname && $now =~ ^(nixos|localhost|"(none)")$ ]]; then
+        name=border-$(head -c 8 "$root/etc/machine-id")
+    fi
+    if [[ -n $name ]]; then printf '%s\n' "$name" >"$root/proc/sys/kernel/hostname"; fi
+}
+
 take_files() {
     local directory=$1 source=$2 file
     for file in "$directory"/*; do
@@ -98,14 +123,14 @@ take_files() {
 take_object() {
     local file=$1 source=$2 name
     if ! jq -e 'type == "object"' "$file" >/dev/null 2>&1; then
-        complain "$source is no JSON object, and not taken. Write {\"smartnat.kubeconfig\": \"apiVersion: v1…\", \"kube-proxy.kubeconfig\": …}."
-        return 1
+        fail "$source is no JSON object, and not taken. Write {\"smartnat.kubeconfig\": \"apiVersion: v1…\", \"kube-proxy.kubeconfig\": …}."
+        return
     fi
     while IFS= read -r name; do
         if known "$name"; then
             keep "$name" "$source" < <(jq -j --arg name "$name" '.[$name] | if type == "string" then . else tojson end' "$file")
         else
-            complain "$source: \"$name\" is unknown, and left alone. Known are smartnat.kubeconfig, kube-proxy.kubeconfig, smartnat.env, authorized_keys and NAME.network."
+            complain "$source: \"$name\" is unknown, and left alone. Known are smartnat.kubeconfig, kube-proxy.kubeconfig, smartnat.env, hostname, authorized_keys and NAME.network."
         fi
     done < <(jq -r 'keys[]' "$file")
 }
@@ -136,14 +161,13 @@ config_drive() {
         udevadm settle --timeout="${SMARTNAT_DRIVE_WAIT:-5}" || say "devices are still appearing; a config drive among them may be missed"
     fi
     if ! drive=$(find_drive); then
-        return 0
+        return
     fi
     mkdir -p "$mount"
     if ! mount -o ro,nosuid,nodev,noexec "$drive" "$mount"; then
-        complain "the config drive $drive cannot be mounted, and is not used. Make it vfat, iso9660 or ext4."
-        return 1
+        fail "the config drive $drive cannot be mounted, and is not used. Make it vfat, iso9660 or ext4."
+        return
     fi
-    trap 'umount "$mount"' RETURN
     take_files "$mount" "config drive $drive"
     # Where others put user data on such a drive: OpenStack, and cloud-init's NoCloud.
     for file in "$mount/openstack/latest/user_data" "$mount/user-data"; do
@@ -151,11 +175,12 @@ config_drive() {
             take_object "$file" "user data of config drive $drive"
         fi
     done
+    umount "$mount"
 }
 
 case ${1:-} in
     early)
-        # Before anything that may fail: a drive that cannot be read takes no address away.
+        # Before anything that may fail or hang: a drive that cannot be read takes no address away.
         put_networks
         if may_use credential && [[ -n ${CREDENTIALS_DIRECTORY:-} ]]; then
             take_files "$CREDENTIALS_DIRECTORY" "system credentials"
@@ -164,6 +189,7 @@ case ${1:-} in
             config_drive
         fi
         put_networks
+        put_hostname
         ;;
     user-data)
         if may_use user-data && [[ -s $user_data ]]; then
@@ -183,3 +209,4 @@ esac
 if ((taken == 0)); then
     say "nothing was given ($1); what was kept before stays in force"
 fi
+exit "$failed"
