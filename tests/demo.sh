@@ -21,8 +21,12 @@ case "${1-}" in
     *) die "usage: tests/demo.sh [--cluster]" ;;
 esac
 need_root
-need_tools
-[ -n "${SMARTNAT_DEMO_PROGRAMS-}" ] || need_cargo
+if [ -z "${SMARTNAT_DEMO_PROGRAMS-}" ]; then
+    need_tools
+    need_cargo
+elif [ -n "$cluster" ]; then
+    die "--cluster builds a control plane, for which these programs alone do not do: run tests/demo.sh --cluster in the repository, on Debian 12."
+fi
 [ -z "$cluster" ] || need_control_plane
 
 run=sn-demo-$$

@@ -27,7 +27,7 @@ in
   };
   networking = {
     usePredictableInterfaceNames = lib.mkDefault false;
-    # What DHCP or the metadata service says.
+    # What the machine is given, or its metadata service says; else one of its own (module/provision.sh).
     hostName = lib.mkDefault "";
     firewall = {
       enable = lib.mkDefault true;
@@ -78,8 +78,10 @@ in
   # Kernel and systemd speak on the serial console all the same.
   boot.kernelParams = [
     "console=tty0"
-    "console=ttyS0,115200n8"
-  ];
+  ]
+  # QEMU's there; Amazon's is as everywhere.
+  ++ lib.optional pkgs.stdenv.hostPlatform.isAarch64 "console=ttyAMA0"
+  ++ [ "console=ttyS0,115200n8" ];
   # Emergency mode would wait for a password that nobody has.
   systemd.enableEmergencyMode = false;
   boot.initrd.systemd.emergencyAccess = lib.mkForce false;

@@ -249,7 +249,7 @@ in
         type = types.package;
         default = pkgs.callPackage ../packages/kube-proxy.nix { };
         defaultText = lib.literalMD "kube-proxy alone, built from nixpkgs' kubernetes";
-        example = lib.literalExpression "pkgs.callPackage \"\${smartnat}/nixos/packages/kube-proxy.nix\" { kubernetes = pkgs.kubernetes_1_35; }";
+        example = lib.literalExpression "pkgs.callPackage \"\${inputs.smartnat}/nixos/packages/kube-proxy.nix\" { inherit (inputs.nixpkgs-of-the-cluster.legacyPackages.\${system}) kubernetes; }";
         description = ''
           The package that holds `bin/kube-proxy`. Its version should be the cluster's: kube-proxy may be up to three minor
           versions older than the API server, and not newer. IPVS mode is off by default from 1.40 and gone in 1.43.
@@ -310,8 +310,8 @@ in
         ];
         example = [ "SMARTNAT" ];
         description = ''
-          File system labels of config drives. The files `smartnat.kubeconfig`, `kube-proxy.kubeconfig` and `smartnat.env` in
-          the top directory of the first one that is there are taken.
+          File system labels of config drives. The files `smartnat.kubeconfig`, `kube-proxy.kubeconfig`, `smartnat.env`,
+          `hostname`, `authorized_keys` and any `NAME.network` in the top directory of the first one that is there are taken.
         '';
       };
 

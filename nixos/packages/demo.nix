@@ -13,10 +13,9 @@
   iproute2,
   ipset,
   iptables,
-  libfaketime,
   nftables,
   procps,
-  stdenv,
+  runtimeShell,
   util-linux,
 }:
 let
@@ -43,16 +42,13 @@ writeShellApplication {
     iproute2
     ipset
     iptables
-    libfaketime
     nftables
     procps
-    # prepare.sh asks for a linker and for faketime, which the demo itself does not use.
-    stdenv.cc
     util-linux
   ];
   text = ''
     export SMARTNAT_DEMO_PROGRAMS=${demoPrograms}/bin
-    exec bash ${scripts}/tests/demo.sh "$@"
+    exec ${runtimeShell} ${scripts}/tests/demo.sh "$@"
   '';
   meta.description = "Shows SmartNat at work in network namespaces of this machine; needs root";
 }

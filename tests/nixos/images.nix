@@ -59,6 +59,8 @@ let
         !(config.services.amazon-ssm-agent.enable or false)
         && !(config.virtualisation.amazon-init.enable or false)
         && !config.services.cloud-init.enable;
+      "a stick boots it, by UEFI" =
+        name == "iso" -> config.isoImage.makeEfiBootable && config.isoImage.makeUsbBootable;
       "its clock is kept" = config.services.chrony.enable || config.services.timesyncd.enable;
       "forwarding is the daemon's" = !(config.boot.kernel.sysctl ? "net.ipv4.ip_forward");
       "kernel and systemd speak on the serial console" =
