@@ -1,4 +1,4 @@
-# A box on bare metal: the cluster behind eth0, two providers in front.
+# A box on bare metal: the cluster behind lan0, two providers in front.
 {
   nixpkgs.hostPlatform = "x86_64-linux";
   networking.hostName = "border-1";
@@ -7,7 +7,8 @@
     enable = true;
 
     interfaces.gateway = {
-      name = "eth0";
+      name = "lan0";
+      mac = "52:54:00:00:00:01";
       addresses = [ "10.0.0.2/24" ];
       router = "10.0.0.1";
       # The pods, by a router of the cluster's network.
@@ -38,7 +39,7 @@
   };
 
   # Only the cluster's side is asked for figures, and for a shell.
-  networking.firewall.interfaces.eth0.allowedTCPPorts = [
+  networking.firewall.interfaces.lan0.allowedTCPPorts = [
     22
     8080
   ];

@@ -251,8 +251,20 @@ in
       ++ kubeconfigs;
 
     warnings =
-      lib.optional ((config.boot.kernel.sysctl."net.ipv4.ip_forward" or null) != null)
-        "boot.kernel.sysctl.\"net.ipv4.ip_forward\" is set, perhaps by another module (networking.nat). SmartNat sets it itself, once the border is closed."
+      map
+        (
+          { path, value, ... }:
+          "${option path}: the kernel's name ${value.name} is given to no interface on NixOS (networking.usePredictableInterfaceNames). Set mac or path, by which the card is found and then named, best with a name that the kernel does not give (lan0, wan0), or write its predictable name."
+        )
+        (
+          lib.filter (
+            { value, ... }:
+            value.mac == null && value.path == null && builtins.match "eth[0-9]+" value.name != null
+          ) (lib.optionals (cfg.interfaces.manage && config.networking.usePredictableInterfaceNames) declared)
+        )
+      ++
+        lib.optional ((config.boot.kernel.sysctl."net.ipv4.ip_forward" or null) != null)
+          "boot.kernel.sysctl.\"net.ipv4.ip_forward\" is set, perhaps by another module (networking.nat). SmartNat sets it itself, once the border is closed."
       ++ lib.mapAttrsToList (
         name: _:
         "services.smartnat.interfaces.external.${name}: neither addresses nor dhcp; nothing is served there until somebody gives it an address."

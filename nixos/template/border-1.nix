@@ -6,11 +6,13 @@
   services.smartnat = {
     enable = true;
     interfaces.gateway = {
-      name = "eth0";
+      name = "lan0";
+      # ip link show: the hardware address of the card towards the cluster.
+      mac = "52:54:00:00:00:01";
       dhcp = true;
     };
     interfaces.external.wan0 = {
-      # ip link show: the hardware address of the card towards the Internet.
+      # The card towards the Internet.
       mac = "52:54:00:00:01:01";
       prefix = "203.0.113.0/24";
       addresses = [ "203.0.113.10" ];
@@ -22,7 +24,7 @@
     openFirewall = false;
     settings.PasswordAuthentication = false;
   };
-  networking.firewall.interfaces.eth0.allowedTCPPorts = [ 22 ];
+  networking.firewall.interfaces.lan0.allowedTCPPorts = [ 22 ];
   users.users.root.openssh.authorizedKeys.keys = [
     # "ssh-ed25519 …"
   ];

@@ -100,6 +100,25 @@ in
     };
   };
 
+  # Not refused, but not passed over either.
+  doubtful = {
+    a-name-of-the-kernel-that-nobody-gives = {
+      config = {
+        networking.usePredictableInterfaceNames = lib.mkForce true;
+        services.smartnat.interfaces.gateway.name = "eth0";
+      };
+      message = "services.smartnat.interfaces.gateway: the kernel's name eth0 is given to no interface on NixOS";
+    };
+    forwarding-by-another-module = {
+      config.boot.kernel.sysctl."net.ipv4.ip_forward" = 1;
+      message = "boot.kernel.sysctl.\"net.ipv4.ip_forward\" is set";
+    };
+    an-external-interface-that-serves-nothing = {
+      config = external { wan1 = { }; };
+      message = "services.smartnat.interfaces.external.wan1: neither addresses nor dhcp";
+    };
+  };
+
   bad = {
     two-kinds-for-one-name = {
       config = smartnat { interfaces.cluster.name = "wan0"; };
