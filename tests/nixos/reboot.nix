@@ -25,6 +25,7 @@ scenario {
     closed(client1, ALLOWED, WAN0, 80)
     closed(client1, ALLOWED, WAN0, 30080)
     cp.start()
+    cp.wait_until_succeeds("KUBECONFIG=/etc/kubeconfig kubectl get --raw /readyz", timeout=180)
     mapped_traffic_is_served("service")
   '';
 }

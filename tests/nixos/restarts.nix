@@ -9,7 +9,7 @@ scenario {
 
     # A connection that stays open: questions come through a pipe, whose other end is kept open.
     client1.succeed("mkfifo /tmp/questions && touch /tmp/answers")
-    client1.succeed("systemd-run --unit=keep sh -c 'exec sleep infinity >/tmp/questions'")
+    client1.succeed("systemd-run --unit=keep sh -c 'exec /run/current-system/sw/bin/sleep infinity >/tmp/questions'")
     client1.succeed(
         f"systemd-run --unit=hold sh -c 'exec /run/current-system/sw/bin/peer hold {ALLOWED} {WAN0} 80 </tmp/questions >/tmp/answers'"
     )

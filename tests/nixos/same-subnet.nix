@@ -7,7 +7,16 @@
   ...
 }:
 let
-  inSubnet = address: {
+  # The driver gives all cards of a machine on one network the same hardware address, so these are put in by hand.
+  cards = [
+    "up0"
+    "wan0"
+    "wan1"
+  ];
+  mac =
+    name: "52:54:00:66:66:0${toString (lib.lists.findFirstIndex (card: card == name) null cards)}";
+  inSubnet = name: address: {
+    mac = mac name;
     prefix = "10.22.66.0/23";
     addresses = [ address ];
   };
@@ -17,20 +26,19 @@ scenario {
   nodes = {
     box = {
       imports = [
-        (box {
-          external = {
-            wan0 = 2;
-            wan1 = 2;
-            up0 = 2;
-          };
-        })
+        (box { external = { }; })
       ];
+      virtualisation.qemu.options = lib.concatMap (name: [
+        "-device virtio-net-pci,netdev=${name},mac=${mac name}"
+        ''-netdev vde,id=${name},sock="$QEMU_VDE_SOCKET_2"''
+      ]) cards;
       services.smartnat = {
         gatewayOffset = -1;
         interfaces = {
           # The way out is in the very subnet of the external interfaces; the cluster has an interface of its own.
           gateway = lib.mkForce {
             name = "up0";
+            mac = mac "up0";
             addresses = [ "10.22.66.40/23" ];
             router = "10.22.67.254";
           };
@@ -49,8 +57,8 @@ scenario {
             ];
           };
           external = {
-            wan0 = inSubnet "10.22.66.41";
-            wan1 = inSubnet "10.22.66.42";
+            wan0 = inSubnet "wan0" "10.22.66.41";
+            wan1 = inSubnet "wan1" "10.22.66.42";
           };
         };
       };
