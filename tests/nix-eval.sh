@@ -4,7 +4,7 @@
 #   tests/nix-eval.sh [--update] NIXPKGS CRANE
 #
 # nix flake check --no-build for both systems, the derivation of every package, image and VM test, the cases of the module; then the option
-# reference (docs/nixos-options.md) and the example box as plain files (tests/appliance/rendered), which must be as they stand here, or,
+# reference (docs/nixos-options.md), the example box and the image as plain files (tests/appliance/rendered), which must be as they stand here, or,
 # with --update, are written. What they were made from is kept in tests/nixos/evaluated.sha256, by which tests/run.sh sees without Nix that
 # they are not older than that. Needs nix 2.24 or newer (apt-get install nix-bin, in Debian 13), git and jq.
 set -euo pipefail
@@ -74,17 +74,23 @@ evaluate "
 say "option reference"
 evaluate "(import $root/nixos/packages/option-reference.nix { pkgs = nixpkgs.legacyPackages.x86_64-linux; }).text" | jq -j . >"$work/options.md"
 
-say "the example box as plain files"
-evaluate "import $root/nixos/packages/rendered.nix { inherit lib; inherit (flake.nixosConfigurations.border-1) config; }" >"$work/rendered.json"
-while IFS= read -r path; do
-    mkdir -p "$work/rendered/$(dirname "$path")"
-    jq -j --arg path "$path" '.files[$path]' "$work/rendered.json" >"$work/rendered/$path"
-done < <(jq -r '.files | keys[]' "$work/rendered.json")
-while IFS=$'\t' read -r name derivation; do
-    mkdir -p "$work/rendered/bin"
-    nix derivation show "$derivation" | jq -j '(.derivations // .) | to_entries[0].value.env.text' >"$work/rendered/bin/$name"
-    [[ -s $work/rendered/bin/$name ]] || die "$derivation holds no text"
-done < <(jq -r '.derivations | to_entries[] | "\(.key)\t\(.value)"' "$work/rendered.json")
+say "the example box and the image as plain files"
+# render NAME CONFIG: what this machine declares, into $work/rendered/NAME.
+render() {
+    local tree=$work/rendered/$1 path name derivation
+    evaluate "import $root/nixos/packages/rendered.nix { inherit lib; config = $2; }" >"$work/rendered.json"
+    while IFS= read -r path; do
+        mkdir -p "$tree/$(dirname "$path")"
+        jq -j --arg path "$path" '.files[$path]' "$work/rendered.json" >"$tree/$path"
+    done < <(jq -r '.files | keys[]' "$work/rendered.json")
+    while IFS=$'\t' read -r name derivation; do
+        mkdir -p "$tree/bin"
+        nix derivation show "$derivation" | jq -j '(.derivations // .) | to_entries[0].value.env.text' >"$tree/bin/$name"
+        [[ -s $tree/bin/$name ]] || die "$derivation holds no text"
+    done < <(jq -r '.derivations | to_entries[] | "\(.key)\t\(.value)"' "$work/rendered.json")
+}
+render border-1 flake.nixosConfigurations.border-1.config
+render image flake.packages.x86_64-linux.qcow2.passthru.config
 # Hashes and versions of the store differ between any two nixpkgs, and say nothing.
 find "$work/rendered" -type f -exec sed -i -E 's#/nix/store/[0-9a-z]{32}-([A-Za-z0-9_.+-]*[A-Za-z0-9])#/nix/store/\1#g; s#(/nix/store/[A-Za-z][A-Za-z+_-]*)-[0-9][A-Za-z0-9._+-]*#\1#g' {} +
 
@@ -96,7 +102,7 @@ if [[ -n $update ]]; then
     sums >tests/nixos/evaluated.sha256
     echo "written"
 else
-    diff -r tests/appliance/rendered "$work/rendered" || die "tests/appliance/rendered is not what the example box declares: tests/nix-eval.sh --update $1 $2"
+    diff -r tests/appliance/rendered "$work/rendered" || die "tests/appliance/rendered is not what the example box and the image declare: tests/nix-eval.sh --update $1 $2"
     diff docs/nixos-options.md "$work/options.md" || die "docs/nixos-options.md is not what the module declares: tests/nix-eval.sh --update $1 $2"
     diff tests/nixos/evaluated.sha256 <(sums) || die "tests/nixos/evaluated.sha256 is of other files: tests/nix-eval.sh --update $1 $2"
     echo "as they stand here"

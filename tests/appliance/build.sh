@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the machine of the appliance tests into target/appliance (CARGO_TARGET_DIR is honoured): Debian 13's QEMU with its libraries, the
 # kernel of its cloud images, and a bare Debian 13 with systemd, networkd, ssh and the tools that deploy/install.sh would fetch from the
-# distribution (the guest has no way to it). As root; about a minute and a half, nothing when it is there and current.
+# distribution (the guest has no way to it), or NixOS brings along. As root; about a minute and a half, nothing when it is there and current.
 #
 # QEMU comes from Debian 13 because that of Debian 12 (7.2) crashes this kernel without KVM; it runs through its own loader.
 set -uo pipefail
@@ -18,7 +18,7 @@ suite=trixie
 mirror=http://deb.debian.org/debian
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -e "$keyring" ] || die "$keyring is missing: apt-get install -y debian-archive-keyring"
-packages=systemd,systemd-sysv,dbus,udev,systemd-timesyncd,openssh-server,iproute2,iptables,ipset,ipvsadm,conntrack,kmod,procps,nftables,curl,ca-certificates,openssl,linux-base
+packages=systemd,systemd-sysv,dbus,udev,systemd-timesyncd,openssh-server,iproute2,iptables,ipset,ipvsadm,conntrack,kmod,procps,nftables,curl,ca-certificates,openssl,linux-base,jq
 
 target=${CARGO_TARGET_DIR:-$PWD/../../target}/appliance
 mkdir -p "$target" || die "cannot make $target"

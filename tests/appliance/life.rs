@@ -24,6 +24,7 @@ fn await_hooks_ahead(vm: &Vm) {
 #[test]
 fn programs_may_die_in_any_order_and_the_network_be_reconfigured_under_traffic() {
     let stage = Stage::set(Layout::Routed);
+    stage.node("appliance");
     let (bed, vm) = (&stage.bed, stage.installed());
     stage.node_port();
     let probe = Probe::start(bed);

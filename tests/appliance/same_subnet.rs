@@ -17,6 +17,7 @@ fn external() -> [(Ipv4Addr, Mac); 4] {
 #[test]
 fn three_interfaces_in_one_subnet_serve_each_its_own_addresses_whichever_came_up_first() {
     let stage = Stage::set(Layout::SameSubnet);
+    stage.node("appliance");
     let (bed, vm) = (&stage.bed, stage.installed());
     stage.put(&web("web", &external().map(|(address, _)| address)));
     stage.await_programmed("web");

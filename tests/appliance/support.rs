@@ -49,6 +49,11 @@ impl Stage {
         vm
     }
 
+    /// The directory with all that an operator brings to the box.
+    pub fn payload(&self) -> &Path {
+        self.payload.path()
+    }
+
     /// The daemon's kubeconfig, as it was brought to the box.
     pub fn kubeconfig(&self) -> PathBuf {
         self.payload.path().join("border/smartnat.kubeconfig")
@@ -70,6 +75,19 @@ impl Stage {
         let mut endpoints = Endpoints::of("node-port").ready(Bed::POD1).object();
         endpoints["ports"] = serde_json::json!([{"name": "", "port": 8080, "protocol": "TCP"}]);
         self.control.apply(endpoints);
+    }
+
+    /// A Node object of the box's name (`appliance` unless it is given another): kube-proxy does not wait half a minute for one at each start
+    /// then (docs/install.md).
+    pub fn node(&self, name: &str) {
+        let address = match self.bed.options.layout {
+            Layout::Routed => Bed::BORDER,
+            Layout::SameSubnet => Bed::SAME_BORDER,
+        };
+        self.control.apply(serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+        let status =
+            serde_json::json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}}).to_string();
+        self.control.kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", &status]);
     }
 
     pub fn put(&self, mapping: &Mapping) {

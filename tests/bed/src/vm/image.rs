@@ -31,18 +31,14 @@ pub fn copy_root(to: &Path) {
     must(Command::new("cp").arg("--sparse=always").arg(path("root.ext4")).arg(to));
 }
 
-/// A disk with the content of a directory.
+/// A disk with the content of a directory, and a label to find it by.
 #[track_caller]
-pub fn make_payload(from: &Path, to: &Path) {
+pub fn make_disk(label: &str, from: &Path, to: &Path) {
     let size = Command::new("du").args(["-sm", "--apparent-size"]).arg(from).output();
     let size = size.ok().and_then(|o| String::from_utf8(o.stdout).ok()?.split_whitespace().next()?.parse::<u64>().ok());
     let size = size.unwrap_or_else(|| panic!("du cannot tell the size of {}", from.display())) + 32;
     let mut command = Command::new("mke2fs");
-    command
-        .args(["-q", "-F", "-t", "ext4", "-L", "payload", "-m", "0", "-d"])
-        .arg(from)
-        .arg(to)
-        .arg(format!("{size}M"));
+    command.args(["-q", "-F", "-t", "ext4", "-L", label, "-m", "0", "-d"]).arg(from).arg(to).arg(format!("{size}M"));
     must(&mut command);
 }
 

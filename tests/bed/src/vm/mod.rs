@@ -42,6 +42,8 @@ pub struct Vm<'a> {
     qemu: Mutex<Option<Child>>,
     ssh: Ssh<'a>,
     dir: TempDir,
+    /// Arguments of QEMU for what the machine is given from outside.
+    given: Mutex<Vec<String>>,
     /// One machine at a time.
     _turn: Flock<File>,
 }
@@ -59,10 +61,10 @@ impl<'a> Vm<'a> {
         let dir = tempfile::Builder::new().prefix(&format!("{}-vm-", reaper::new_prefix())).tempdir();
         let dir = dir.expect("a temporary directory can be made");
         image::copy_root(&dir.path().join("root.ext4"));
-        image::make_payload(payload, &dir.path().join("payload.ext4"));
+        image::make_disk("payload", payload, &dir.path().join("payload.ext4"));
         put_on_bridges(bed);
         let ssh = Ssh::new(&bed.border, &image::path("key"), dir.path());
-        let vm = Vm { bed, qemu: Mutex::new(None), ssh, dir, _turn: turn };
+        let vm = Vm { bed, qemu: Mutex::new(None), ssh, dir, given: Mutex::default(), _turn: turn };
         vm.power_on();
         vm.await_answer();
         vm
@@ -71,6 +73,26 @@ impl<'a> Vm<'a> {
     /// The MAC address of a guest's interface, the same as that of the box in whose place it stands.
     pub fn mac(&self, interface: &str) -> Mac {
         mac(self.bed, interface)
+    }
+
+    /// What the machine finds from its next power-on on, beside its disk: a drive with a label and the content of a directory, and system
+    /// credentials by SMBIOS, names with contents.
+    #[track_caller]
+    pub fn give(&self, drive: Option<(&str, &Path)>, credentials: &[(&str, &str)]) {
+        let mut arguments = Vec::new();
+        if let Some((label, from)) = drive {
+            let file = self.dir.path().join("drive.ext4");
+            image::make_disk(label, from, &file);
+            let file = format!("if=none,id=given,file={},format=raw,readonly=on", file.display());
+            arguments.extend(["-drive", &file, "-device", "virtio-blk-pci,drive=given"].map(str::to_owned));
+        }
+        for (name, content) in credentials {
+            let file = self.dir.path().join(name);
+            let written = std::fs::write(&file, format!("io.systemd.credential:{name}={content}"));
+            written.unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            arguments.extend(["-smbios".to_owned(), format!("type=11,path={}", file.display())]);
+        }
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = arguments;
     }
 
     /// Starts QEMU on the disk as it is, without waiting for anything.
@@ -302,6 +324,7 @@ impl<'a> Vm<'a> {
                 .map(str::to_owned),
         );
         arguments.push("virtio-net-pci,bus=port-mgmt,netdev=net-mgmt,mac=52:54:00:00:00:99,romfile=".to_owned());
+        arguments.extend(self.given.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         arguments
     }
 }
