@@ -212,8 +212,8 @@ fn an_image_is_told_at_boot_who_it_is_and_keeps_what_it_was_told() {
     vm.give(Some(("SMARTNAT", drive.path())), &[]);
     let probe = Probe::start(bed);
     vm.power_on();
-    served_by("border-7");
     vm.await_answer();
+    served_by("border-7");
     let order = came_up(&vm, "smartnat-provision smartnat-border systemd-networkd");
     assert!(
         order[0] > 0 && order[0] < order[1] && order[1] < order[2],
@@ -229,8 +229,8 @@ fn an_image_is_told_at_boot_who_it_is_and_keeps_what_it_was_told() {
     vm.cut_power();
     vm.give(None, &[("smartnat.env", "SNCTRLR_INSTANCE_NAME=by-credential\n")]);
     vm.power_on();
-    served_by("by-credential");
     vm.await_answer();
+    served_by("by-credential");
     vm.put(
         "/etc/ec2-metadata/user-data",
         r#"{"smartnat.env": "SNCTRLR_INSTANCE_NAME=by-user-data\n", "run": "reboot"}"#,
