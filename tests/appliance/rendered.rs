@@ -113,8 +113,11 @@ fn what_the_nixos_module_declares_serves_from_its_first_boot() {
     put_tree(&vm, "border-1");
     vm.must("install -D -m 600 /payload/border/smartnat.kubeconfig /etc/smartnat/kubeconfig");
     vm.must("install -m 600 /payload/border/kube-proxy.kubeconfig /etc/kubeconfig");
+    // The bare system, which answers, is off.
+    vm.shut_down();
     let probe = Probe::start(bed);
-    vm.reboot();
+    vm.power_on();
+    vm.await_answer();
 
     stage.put(&web("web", &[Bed::EXT1, Bed::EXT2]));
     stage.await_programmed("web");
@@ -225,20 +228,23 @@ fn an_image_is_told_at_boot_who_it_is_and_keeps_what_it_was_told() {
     );
     assert!(!vm.is("findmnt -S LABEL=SMARTNAT"), "the drive is not left mounted");
 
-    // Without the drive after a power cut it is the same box; what it is given as credentials wins, and user data over both.
-    vm.cut_power();
-    vm.give(None, &[("smartnat.env", "SNCTRLR_INSTANCE_NAME=by-credential\n")]);
-    vm.power_on();
-    vm.await_answer();
-    served_by("by-credential");
+    // Without the drive, after a power cut, it is the same box; what comes by credentials is taken before, and user data after.
     vm.put(
         "/etc/ec2-metadata/user-data",
         r#"{"smartnat.env": "SNCTRLR_INSTANCE_NAME=by-user-data\n", "run": "reboot"}"#,
     );
-    vm.give(None, &[]);
-    vm.reboot();
+    vm.must("sync");
+    vm.cut_power();
+    vm.give(None, &[("smartnat.env", "SNCTRLR_INSTANCE_NAME=by-credential\n")]);
+    vm.power_on();
+    vm.await_answer();
     served_by("by-user-data");
     let said = vm.must("journalctl -b --no-pager -o cat -u smartnat-provision -u smartnat-user-data");
-    assert!(said.contains("nothing was given (early)") && said.contains("\"run\" is unknown"), "{said}");
+    for line in
+        ["smartnat.env from system credentials: taken", "smartnat.env from EC2 user data: taken", "\"run\" is unknown"]
+    {
+        assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+    assert_eq!(vm.must("hostname"), "border-7\n");
     probe.assert_nothing_passed();
 }

@@ -41,7 +41,9 @@ let
     map (refused: refused.message) (
       lib.filter (assertion: !assertion.assertion) (evaluate config).assertions
     );
-  doubts = config: lib.filter (lib.hasInfix "martnat") (evaluate config).warnings;
+  doubts =
+    config:
+    lib.filter (warning: lib.hasInfix "smartnat" (lib.toLower warning)) (evaluate config).warnings;
 
   judgeGood =
     name: config:
