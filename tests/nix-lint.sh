@@ -21,7 +21,7 @@ lint() (
         exit 1
     fi
 
-    nixfmt --check "${files[@]}" || complain "Not formatted, or no Nix: nixfmt FILE puts the first right (target/nix-tools/bin/nixfmt)."
+    nixfmt --check "${files[@]}" || complain "Not formatted, or no Nix: nixfmt FILE puts the first right."
     deadnix --fail "${files[@]}" || complain "Something is never used: take it out."
     # A store of nothing: neither is one needed, nor made.
     nix-instantiate --store dummy:// --parse "${files[@]}" >/dev/null || complain "Nix itself cannot parse that."
@@ -120,11 +120,11 @@ self_test() {
 }
 
 cd "$here/.." || exit 1
-PATH="$PWD/target/nix-tools/bin:$PATH"
+PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 # need TOOL HOW
 need() { command -v "$1" >/dev/null || { echo "$1 is missing: $2" >&2; exit 1; }; }
-need nixfmt "cargo install --locked --root target/nix-tools nixfmt_rs"
-need deadnix "cargo install --locked --root target/nix-tools deadnix"
+need nixfmt "cargo install --locked nixfmt_rs"
+need deadnix "cargo install --locked deadnix"
 need nix-instantiate "apt-get install nix-bin"
 need jq "apt-get install jq"
 statix_config=$PWD/nixos/statix.toml

@@ -78,14 +78,13 @@ need_appliance() {
     bash "$repository/tests/appliance/build.sh"
 }
 
-# Nix itself, which parses; formatter and linter of the Nix files, built from source; jq reads flake.lock.
+# Nix itself, which parses; formatter and linter of the Nix files, built once into cargo's own directory; jq reads flake.lock.
 need_nix_tools() {
     need_commands nix-instantiate=nix-bin jq=jq
-    local tools=$repository/target/nix-tools
-    [ "$("$tools/bin/deadnix" --version 2>/dev/null)" = "deadnix 1.3.1" ] && "$tools/bin/nixfmt" --version >/dev/null 2>&1 && return
-    say "installing deadnix and nixfmt: a minute, once"
-    cargo install --quiet --locked --root "$tools" deadnix@1.3.1 nixfmt_rs@0.5.3 ||
-        die "deadnix and nixfmt could not be installed: cargo install --locked --root target/nix-tools deadnix@1.3.1 nixfmt_rs@0.5.3"
+    command -v deadnix >/dev/null && command -v nixfmt >/dev/null && return
+    say "installing deadnix and nixfmt: a minute or two, once"
+    cargo install --quiet --locked deadnix@1.3.1 nixfmt_rs@0.5.3 ||
+        die "deadnix and nixfmt could not be installed; install them by hand: cargo install --locked deadnix@1.3.1 nixfmt_rs@0.5.3"
 }
 
 # A toolchain that satisfies rust-version of Cargo.toml; Debian 12's own is too old.
