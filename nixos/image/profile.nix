@@ -37,26 +37,13 @@ in
       logRefusedConnections = lib.mkDefault false;
     };
   };
-  systemd.network.networks."90-smartnat-external" = lib.mkIf cfg.interfaces.manage {
-    matchConfig.Name = "eth*";
-    linkConfig.RequiredForOnline = false;
-    networkConfig = {
-      DHCP = "ipv4";
-      LinkLocalAddressing = false;
-      IPv6AcceptRA = false;
-      LLMNR = false;
-      MulticastDNS = false;
-    };
-    dhcpV4Config = {
-      RouteMetric = 4096;
-      UseGateway = false;
-      UseRoutes = false;
-      UseDNS = false;
-      UseNTP = false;
-      UseDomains = false;
-      UseHostname = false;
-    };
-  };
+  systemd.network.networks."90-smartnat-external" = lib.mkIf cfg.interfaces.manage (
+    cfg.build.externalNetwork "eth*" {
+      dhcp = true;
+      mtu = null;
+      addresses = [ ];
+    }
+  );
 
   # Nobody logs in by default: no password anywhere, no getty that would ask for one, keys for SSH only where somebody gives them.
   users.allowNoPasswordLogin = true;

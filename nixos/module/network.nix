@@ -84,6 +84,14 @@ in
     description = "An address of an external interface with its prefix length.";
   };
 
+  options.services.smartnat.build.externalNetwork = lib.mkOption {
+    internal = true;
+    readOnly = true;
+    type = lib.types.functionTo (lib.types.functionTo lib.types.raw);
+    default = externalNetwork;
+    description = "What systemd-networkd is told of external interfaces: of those with this name, or pattern, and these options.";
+  };
+
   config = lib.mkIf cfg.enable {
     boot.kernelModules = linesOf ../../deploy/modules-load.d/smartnat.conf;
 
