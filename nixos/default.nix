@@ -109,6 +109,20 @@ in
     }
   );
 
+  # For work on a scenario: nix run .#vm.mode-service.driverInteractive
+  legacyPackages = forEachSystem (
+    system: pkgs: {
+      vm =
+        let
+          scenarios = import ../tests/nixos {
+            inherit pkgs smartnatModule;
+            packages = self.packages.${system};
+          };
+        in
+        lib.genAttrs scenarios.names scenarios.test;
+    }
+  );
+
   formatter = forEachSystem (_: pkgs: pkgs.nixfmt-tree);
 
   templates.default = {

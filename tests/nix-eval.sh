@@ -112,7 +112,6 @@ say "packages, images and boxes"
 for system in x86_64-linux aarch64-linux; do
     evaluate "lib.mapAttrs (_: package: package.drvPath) flake.packages.$system" |
         jq -r --arg of "packages.$system" 'to_entries[] | "\($of).\(.key) \(.value)"' | tee -a "$work/derivations"
-    evaluate "lib.attrNames flake.checks.$system" | jq -r --arg of "checks.$system" '.[] | "\($of).\(.)"' >>"$work/checks"
 done
 evaluate 'lib.mapAttrs (_: box: box.config.system.build.toplevel.drvPath) flake.nixosConfigurations' |
     jq -r 'to_entries[] | "nixosConfigurations.\(.key) \(.value)"' | tee -a "$work/derivations"
@@ -120,16 +119,7 @@ evaluate 'lib.mapAttrs (_: box: box.config.system.build.toplevel.drvPath) flake.
 for name in packages.{x86_64,aarch64}-linux.{smartnat-manager,kube-proxy,ami,qcow2,raw-efi,iso,oci-image} nixosConfigurations.border-1; do
     grep -q "^$name /nix/store/.*\.drv$" "$work/derivations" || die "the flake has no $name"
 done
-for scenario in tests/nixos/*.nix; do
-    name=$(basename "$scenario" .nix)
-    case $name in base | default | firewall | images | ipv4) continue ;; esac
-    for system in x86_64-linux aarch64-linux; do
-        grep -qx "checks.$system.vm-$name" "$work/checks" || die "$scenario is no check of the flake: see tests/nixos/default.nix"
-    done
-done
-
-# git's index decides what a flake sees; nothing is copied but the repository, and the two inputs once. A process a system: Nix keeps
-# every machine that it has evaluated, and both systems in one took more than 20 GiB.
+# git's index decides what a flake sees; nothing is copied but the repository, and the two inputs once.
 for system in x86_64-linux aarch64-linux; do
     say "nix flake check, $system: the derivation of every check, too"
     nix flake check --no-build --option system "$system" --no-write-lock-file \
