@@ -61,7 +61,7 @@ fn put_tree(vm: &Vm, of: &str) {
             continue;
         }
         // NixOS makes these links: from drop-ins, as systemd reads [Install] in the unit alone, and from units that are its own as a whole.
-        let drop_ins = path.with_added_extension("d");
+        let drop_ins = PathBuf::from(format!("{}.d", path.display()));
         let unit =
             path.parent().filter(|dir| dir.extension().is_some_and(|e| e == "d")).map(|dir| dir.with_extension(""));
         let unit = unit.or_else(|| (!has(&drop_ins.join("overrides.conf"))).then(|| path.clone()));

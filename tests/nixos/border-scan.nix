@@ -19,16 +19,23 @@ scenario {
   };
   script = ''
     def scan():
-        for source in (ALLOWED, "203.0.113.1"):
-            for protocol in ("tcp", "udp"):
-                # ClusterIP, pods, the control plane, the box's own address inside.
-                for address in (CLUSTER_IP, "10.244.1.2", "10.244.2.2", "10.0.0.10", "10.0.0.2"):
-                    for port in (80, 53, 8080, 6443, 22):
-                        closed(client1, source, address, port, protocol)
-                # NodePort, health, metrics, ssh, and the daemon's own.
-                for address in (WAN0, WAN0_B):
-                    for port in (30080, 10249, 10256, 8080, 22, 8081):
-                        closed(client1, source, address, port, protocol)
+        # ClusterIP, pods, the control plane, the box's own address inside.
+        targets = [
+            (address, port)
+            for address in (CLUSTER_IP, "10.244.1.2", "10.244.2.2", "10.0.0.10", "10.0.0.2")
+            for port in (80, 53, 8080, 6443, 22)
+        ]
+        # NodePort, health, metrics, ssh, and the daemon's own.
+        targets += [(address, port) for address in (WAN0, WAN0_B) for port in (30080, 10249, 10256, 8080, 22, 8081)]
+        all_closed(
+            client1,
+            [
+                (source, address, port, protocol)
+                for source in (ALLOWED, "203.0.113.1")
+                for protocol in ("tcp", "udp")
+                for address, port in targets
+            ],
+        )
 
     start_cluster()
     apply(service(node_port=True), endpoints("10.244.1.2", "10.244.2.2"))

@@ -1,10 +1,11 @@
 """The other ends of the tests: a pod's server, and what a client asks.
 
     peer.py serve NAME ADDRESS PORT          TCP and UDP; answers "NAME CLIENT-ADDRESS" to whatever is asked
-    peer.py ask tcp|udp SOURCE ADDRESS PORT  prints the answer; exit code 3: refused, 4: nobody answered
+    peer.py ask tcp|udp SOURCE ADDRESS PORT  prints the answer; exit code 3: refused, 4: nobody answered, 5: it was never asked
     peer.py hold SOURCE ADDRESS PORT         keeps one TCP connection: a question for every line of stdin, the answer on stdout
 """
 
+import errno
 import socket
 import socketserver
 import sys
@@ -72,8 +73,14 @@ def main(arguments: list[str]) -> int:
                 answer = ask(protocol, source, address, int(port))
             except ConnectionRefusedError:
                 return 3
-            except (TimeoutError, ConnectionResetError, OSError):
+            except (TimeoutError, ConnectionResetError):
                 return 4
+            except OSError as error:
+                # A box that is off; anything else is the test's own fault: a source that the machine lacks, or no route.
+                if error.errno == errno.EHOSTUNREACH:
+                    return 4
+                print(error, file=sys.stderr)
+                return 5
             if not answer:
                 return 4
             print(answer, end="")

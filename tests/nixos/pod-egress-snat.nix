@@ -13,8 +13,9 @@ scenario {
         systemd.services.outside = {
           wantedBy = [ "multi-user.target" ];
           serviceConfig = {
-            ExecStart = "${pkgs.python3Minimal}/bin/python3 ${./peer.py} serve outside 0.0.0.0 9000";
+            ExecStart = "${pkgs.python3Minimal}/bin/python3 ${./peer.py} serve outside 192.0.2.10 9000";
             Restart = "always";
+            RestartSec = 1;
           };
         };
       };

@@ -95,10 +95,15 @@ def start_cluster() -> None:
         "KUBECONFIG=/etc/kubeconfig kubectl wait --for=condition=Established crd/mappings.smartnat.aureacentral.com",
         timeout=60,
     )
+    # kube-proxy would wait half a minute for a Node of its box at each start.
+    for name, address in (("box", "10.0.0.2"), ("box2", "10.0.0.3")):
+        apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+        status = json.dumps({"status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+        kubectl(f"patch node {name} --subresource=status --type=merge -p '{status}'")
 
 
 def ask(client, source: str, address: str, port: int = 80, protocol: str = "tcp") -> tuple[int, str]:
-    """How a question ended (0 answered, 3 refused, 4 no answer), and the answer: the pod's name and the address that it saw."""
+    """How a question ended (0 answered, 3 refused, 4 no answer, 5 not asked), and the answer: the pod's name and the address that it saw."""
     status, output = client.execute(f"peer ask {protocol} {source} {address} {port}")
     return status, output.strip()
 
@@ -119,6 +124,17 @@ def closed(client, source: str, address: str, port: int, protocol: str = "tcp") 
     """Nobody serves there; refusing is as good as dropping."""
     status, output = ask(client, source, address, port, protocol)
     assert status in (3, 4), f"{protocol} {source} -> {address}:{port} was answered: {output}"
+
+
+def all_closed(client, questions: list[tuple[str, str, int, str]]) -> None:
+    """As `closed` for many questions (source, address, port, protocol), sixteen at a time."""
+    lines = "\n".join(f"{protocol} {source} {address} {port}" for source, address, port, protocol in questions)
+    answers = client.succeed(
+        "xargs -P 16 -I {} sh -c 'peer ask {} >/dev/null 2>&1; echo $? {}' <<'END'\n" + lines + "\nEND"
+    ).splitlines()
+    assert len(answers) == len(questions), answers
+    opened = [answer for answer in answers if answer.split()[0] not in ("3", "4")]
+    assert not opened, opened
 
 
 def mapped_traffic_is_served(mode: str, seen: str | None = "10.0.0.2") -> None:

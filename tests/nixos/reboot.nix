@@ -7,6 +7,13 @@ scenario {
     apply(service(node_port=True), endpoints("10.244.1.2", "10.244.2.2"), mapping())
     mapped_traffic_is_served("service")
 
+    # Somebody outside who tries all the while, from the last moment of one boot to the first of the next.
+    tries = (
+        f"while :; do for port in 22 30080; do /run/current-system/sw/bin/peer ask tcp {ALLOWED} {WAN0} $port"
+        " && echo $port >>/tmp/open; echo >>/tmp/tries; done; done"
+    )
+    client1.succeed(f"systemd-run --expand-environment=no --unit=tries /run/current-system/sw/bin/sh -c '{tries}'")
+
     box.shutdown()
     box.start()
     mapped_traffic_is_served("service")
@@ -27,5 +34,7 @@ scenario {
     cp.start()
     cp.wait_until_succeeds("KUBECONFIG=/etc/kubeconfig kubectl get --raw /readyz", timeout=180)
     mapped_traffic_is_served("service")
+    assert int(client1.succeed("grep -c ^ /tmp/tries")) > 10
+    client1.fail("grep . /tmp/open")
   '';
 }
