@@ -65,7 +65,7 @@ fn programs_may_die_in_any_order_and_the_network_be_reconfigured_under_traffic()
     await_served(&bed.client1, Bed::EXT1);
     all_is_well("eth1 was reconfigured");
 
-    let mut again = std::fs::read_to_string(stage.kubeconfig()).unwrap();
+    let mut again = std::fs::read_to_string(stage.kubeconfig("smartnat")).unwrap();
     again.push('\n');
     let before = vm.must("systemctl show -p MainPID --value smartnat");
     vm.put("/etc/smartnat/kubeconfig", &again);

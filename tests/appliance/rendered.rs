@@ -191,13 +191,13 @@ fn an_image_is_told_at_boot_who_it_is_and_keeps_what_it_was_told() {
         Bed::BORDER
     );
     let outside = |address| format!("[Address]\nAddress={address}/24\nRouteMetric=4096\n");
-    let kubeconfig = |name: &str| std::fs::read_to_string(stage.payload().join("border").join(name)).unwrap();
+    let kubeconfig = |of: &str| std::fs::read_to_string(stage.kubeconfig(of)).unwrap();
     let files = [
         network("eth0", &inside),
         network("eth1", &outside(Bed::EXT1)),
         network("eth2", &outside(Bed::EXT2)),
-        ("smartnat.kubeconfig".to_owned(), kubeconfig("smartnat.kubeconfig")),
-        ("kube-proxy.kubeconfig".to_owned(), kubeconfig("kube-proxy.kubeconfig")),
+        ("smartnat.kubeconfig".to_owned(), kubeconfig("smartnat")),
+        ("kube-proxy.kubeconfig".to_owned(), kubeconfig("kube-proxy")),
         ("hostname".to_owned(), "border-7\n".to_owned()),
     ];
     for (name, content) in files {

@@ -49,14 +49,9 @@ impl Stage {
         vm
     }
 
-    /// The directory with all that an operator brings to the box.
-    pub fn payload(&self) -> &Path {
-        self.payload.path()
-    }
-
-    /// The daemon's kubeconfig, as it was brought to the box.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.payload.path().join("border/smartnat.kubeconfig")
+    /// A program's kubeconfig (`smartnat` or `kube-proxy`), as an operator brings it to the box.
+    pub fn kubeconfig(&self, of: &str) -> PathBuf {
+        self.payload.path().join(format!("border/{of}.kubeconfig"))
     }
 
     /// The machine after `deploy/install.sh`.
