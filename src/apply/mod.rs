@@ -13,6 +13,7 @@ pub mod held;
 pub mod ipset;
 pub mod iptables;
 pub mod lock;
+pub mod nft;
 pub mod routing;
 mod routing_memory;
 pub mod state;

@@ -216,10 +216,15 @@ fn finish(command: String, output: Output, input: Option<&str>) -> Result<String
         let line = input.and_then(|text| named_line(&stderr, text));
         return Err(ToolError::Failed { command, status: output.status, stderr, line });
     }
-    if !stderr.is_empty() {
+    if !stderr.lines().all(is_of_nft) {
         tracing::warn!(command, stderr, "a tool warned; it succeeded");
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What nft says of every table of iptables: that another tool keeps it.
+fn is_of_nft(line: &str) -> bool {
+    line.starts_with("# Warning: table ") && line.contains(" is managed by iptables-nft")
 }
 
 /// The input line whose number a tool names (`line 3: ...`, `Error occurred at line: 3`, `Error in line 2: ...`). Only for the message.

@@ -5,6 +5,7 @@ mod cleanup;
 mod first_smartnat;
 #[path = "../kernel_netlink/netns.rs"]
 mod netns;
+mod nft;
 mod order;
 mod routes;
 mod scale;
