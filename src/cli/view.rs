@@ -211,9 +211,8 @@ fn set_kind(kind: SetKind) -> String {
 /// As `ip rule` shows it.
 pub(super) fn rule_line(rule: &PolicyRule) -> String {
     let selector = match &rule.selector {
-        RuleSelector::FwMark { mark, mask } => format!("from all fwmark 0x{mark:x}/0x{mask:x}"),
-        RuleSelector::OutInterface(name) => format!("from all oif {name}"),
-        RuleSelector::From(address) => format!("from {address}"),
+        RuleSelector::From(_) => rule.selector.to_string(),
+        _ => format!("from all {}", rule.selector),
     };
     let table = if rule.table == crate::ruleset::MAIN_TABLE { "main".to_owned() } else { rule.table.to_string() };
     format!("{}: {selector} lookup {table}", rule.priority)

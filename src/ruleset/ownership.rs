@@ -1,5 +1,6 @@
 //! Names and numbers by which we recognise what we put into the kernel. Nothing else in the program spells them.
 
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 /// Every chain of ours begins so. Chain names are at most 28 characters.
@@ -13,7 +14,11 @@ pub const ROUTE_PROTOCOL: u8 = 83;
 pub const PRIORITY_INSIDE: u32 = 90;
 pub const PRIORITY_MARK: u32 = 100;
 pub const PRIORITY_INTERFACE: u32 = 110;
+/// Of a single address. A network's rule stands behind it, the wider the further: among the kernel's routes the longest prefix counts
+/// too. See [`priority_from`].
 pub const PRIORITY_FROM: u32 = 120;
+/// No rule of ours has a higher number: it is that of the widest IPv6 network's.
+pub const PRIORITY_LAST: u32 = PRIORITY_FROM + 128;
 /// Metric of the unreachable default behind the gateway's (the reference's figure: behind any other).
 pub const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 
@@ -55,6 +60,11 @@ pub const SET_EXTERNAL6: &str = "SN-EXT6";
 pub const SET_SERVICES: &str = "SN-VIP";
 /// hash:ip skbinfo: pod -> mark of the slot by which its egress leaves.
 pub const SET_EGRESS: &str = "SN-EG";
+
+/// The priority of the rule `from NET`.
+pub fn priority_from(net: &IpNet) -> u32 {
+    PRIORITY_FROM + u32::from(net.max_prefix_len() - net.prefix_len())
+}
 
 /// Whether a chain is ours by name.
 pub fn is_our_chain(name: &str) -> bool {

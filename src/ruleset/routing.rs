@@ -50,7 +50,8 @@ pub enum RuleSelector {
     },
     /// `oif NAME`: sockets bound to the interface. It also keeps the name that owns a slot while the interface is away.
     OutInterface(InterfaceName),
-    From(IpAddr),
+    /// `from ADDRESS`, or `from NETWORK` where a whole network is local.
+    From(IpNet),
 }
 
 /// RT_TABLE_MAIN.
@@ -77,14 +78,22 @@ impl fmt::Display for Route {
 }
 
 /// In the words of `ip rule`.
+impl fmt::Display for RuleSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleSelector::FwMark { mark, mask } => write!(f, "fwmark 0x{mark:x}/0x{mask:x}"),
+            RuleSelector::OutInterface(name) => write!(f, "oif {name}"),
+            // A single address stands without its length.
+            RuleSelector::From(net) if net.prefix_len() == net.max_prefix_len() => write!(f, "from {}", net.addr()),
+            RuleSelector::From(net) => write!(f, "from {net}"),
+        }
+    }
+}
+
+/// In the words of `ip rule`.
 impl fmt::Display for PolicyRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.selector {
-            RuleSelector::FwMark { mark, mask } => write!(f, "fwmark 0x{mark:x}/0x{mask:x}")?,
-            RuleSelector::OutInterface(name) => write!(f, "oif {name}")?,
-            RuleSelector::From(address) => write!(f, "from {address}")?,
-        }
-        write!(f, " lookup {} pref {}", self.table, self.priority)?;
+        write!(f, "{} lookup {} pref {}", self.selector, self.table, self.priority)?;
         match self.family {
             Family::Ipv4 => Ok(()),
             Family::Ipv6 => f.write_str(" (IPv6)"),

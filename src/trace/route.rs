@@ -54,7 +54,7 @@ pub(super) fn decide<'a>(
     let ours = dataplane.rules.iter().filter(|rule| rule.family == family);
     let matching = ours.filter(|rule| match &rule.selector {
         RuleSelector::FwMark { mark: value, mask } => mark & mask == *value,
-        RuleSelector::From(address) => *address == source,
+        RuleSelector::From(net) => net.contains(&source),
         // What arrives by a wire has no output interface yet.
         RuleSelector::OutInterface(_) => false,
     });

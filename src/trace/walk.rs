@@ -9,7 +9,7 @@ use super::route::{self, By, Decision};
 use super::{Alternative, DroppedBy, Effect, Outcome, Packet, PacketKind, PacketState, Place, SourceSeen, Step, Trace};
 use crate::model::{Family, Host};
 use crate::ruleset::ownership::MAX_CHAIN_DEPTH;
-use crate::ruleset::{Builtin, CtDirection, Dataplane, Rule, RuleSelector, Table, Target};
+use crate::ruleset::{Builtin, CtDirection, Dataplane, Rule, Table, Target};
 
 /// What a plan makes has as many branches as pods; more than this would be a mistake that must not hang its reader.
 const MAX_BRANCHES: usize = 200_000;
@@ -454,13 +454,6 @@ fn connmark(target: &Target, state: &mut State<'_>) -> Effect {
 fn describe(by: &By<'_>) -> String {
     match by.0 {
         None => "the main table".to_owned(),
-        Some(rule) => {
-            let selector = match &rule.selector {
-                RuleSelector::FwMark { mark, mask } => format!("fwmark 0x{mark:x}/0x{mask:x}"),
-                RuleSelector::OutInterface(name) => format!("oif {name}"),
-                RuleSelector::From(address) => format!("from {address}"),
-            };
-            format!("rule {}: {selector} lookup {}", rule.priority, rule.table)
-        }
+        Some(rule) => format!("rule {}: {} lookup {}", rule.priority, rule.selector, rule.table),
     }
 }

@@ -109,7 +109,8 @@ fn own_entries_are_told_by_protocol_number_and_odd_ones_are_strays() {
             ip rule add pref 120 from 203.0.113.10 lookup 1001 protocol 83
             ip -6 rule add pref 120 from 2001:db8::10 lookup 1001 protocol 83
             ip rule add pref 120 from 203.0.113.99 lookup 1001
-            ip rule add pref 130 from 203.0.113.0/24 lookup 1001 protocol 83
+            ip rule add pref 124 from 198.51.100.0/28 lookup 1001 protocol 83
+            ip rule add pref 130 from 203.0.113.0/24 to 192.0.2.0/24 lookup 1001 protocol 83
             ip rule add pref 131 not fwmark 0x10000/0xfff0000 lookup 1001 protocol 83");
         let host = read_host().await.unwrap();
 
@@ -138,8 +139,9 @@ fn own_entries_are_told_by_protocol_number_and_odd_ones_are_strays() {
             [
                 rule(Ipv4, 100, RuleSelector::FwMark { mark: 0x10000, mask: 0x0fff_0000 }),
                 rule(Ipv4, 110, RuleSelector::OutInterface("eth9".to_owned())),
-                rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10"))),
-                rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10"))),
+                rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10").into())),
+                rule(Ipv4, 124, RuleSelector::From("198.51.100.0/28".parse().unwrap())),
+                rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10").into())),
             ]
         );
         let strays: Vec<_> = host.own_strays.iter().map(|s| (s.kind, s.description.as_str())).collect();

@@ -60,9 +60,10 @@ fn desired() -> Dataplane {
             rule(Ipv4, 100, SLOT, 1001),
             rule(Ipv4, 110, RuleSelector::OutInterface("eth1".into()), 1001),
             rule(Ipv4, 110, RuleSelector::OutInterface("eth9".into()), 1002),
-            rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10")), 1001),
+            rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10").into()), 1001),
+            rule(Ipv4, 124, RuleSelector::From("198.51.100.0/28".parse().unwrap()), 1001),
             rule(Ipv6, 100, SLOT, 1001),
-            rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10")), 1001),
+            rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10").into()), 1001),
         ]
         .into(),
         ..Dataplane::default()
@@ -120,7 +121,9 @@ fn what_is_written_is_read_back_equal_and_shown_so_by_ip() {
         assert_eq!(find(100, "1001")["fwmask"], "0xfff0000");
         assert_eq!(find(110, "1002")["oif"], "eth9");
         assert_eq!(find(120, "1001")["src"], "203.0.113.10");
-        assert_eq!(rules.iter().filter(|r| r["protocol"] == "83").count(), 5);
+        let network = find(124, "1001");
+        assert_eq!((&network["src"], &network["srclen"]), (&"198.51.100.0".into(), &28.into()));
+        assert_eq!(rules.iter().filter(|r| r["protocol"] == "83").count(), 6);
         assert_eq!(ip_json("-6 rule show").iter().filter(|r| r["protocol"] == "83").count(), 2);
 
         // And the kernel goes by them.

@@ -444,9 +444,9 @@ fn routing(plane: &mut Dataplane) {
     rule(90, RuleSelector::FwMark { mark: marks().inside(), mask }, MAIN_TABLE);
     rule(101, RuleSelector::FwMark { mark: slot(1).0, mask }, 1001);
     rule(102, RuleSelector::FwMark { mark: slot(2).0, mask }, 1002);
-    rule(201, RuleSelector::From(ip("203.0.113.10")), 1001);
-    rule(201, RuleSelector::From(ip("203.0.113.11")), 1001);
-    rule(202, RuleSelector::From(ip("198.51.100.10")), 1002);
+    rule(201, RuleSelector::From(ip("203.0.113.10").into()), 1001);
+    rule(201, RuleSelector::From(ip("203.0.113.11").into()), 1001);
+    rule(202, RuleSelector::From(ip("198.51.100.10").into()), 1002);
     let external = [
         (1001, "eth1", "203.0.113.0/24", "203.0.113.10", "203.0.113.1"),
         (1002, "eth2", "198.51.100.0/24", "198.51.100.10", "198.51.100.1"),

@@ -1,7 +1,5 @@
 //! From our vocabulary to the kernel's route and rule messages. The opposite direction is [`crate::sources::host`]'s.
 
-use std::net::IpAddr;
-
 use netlink_packet_core::{DecodeError, Parseable};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
@@ -66,9 +64,9 @@ pub(super) fn rule(rule: &PolicyRule) -> RuleMessage {
             message.attributes.extend([RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)]);
         }
         RuleSelector::OutInterface(name) => message.attributes.push(RuleAttribute::Oifname(name.clone())),
-        RuleSelector::From(address) => {
-            message.header.src_len = Family::of(*address).bits();
-            message.attributes.push(RuleAttribute::Source(IpAddr::clone(address)));
+        RuleSelector::From(net) => {
+            message.header.src_len = net.prefix_len();
+            message.attributes.push(RuleAttribute::Source(net.network()));
         }
     }
     message

@@ -22,7 +22,8 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
         let bound = RuleSelector::OutInterface(e.name.clone());
         dataplane.rules.insert(rule(ownership::PRIORITY_INTERFACE, bound, e.table));
         for address in e.addresses.iter().filter(|a| a.is_ipv4()) {
-            dataplane.rules.insert(rule(ownership::PRIORITY_FROM, RuleSelector::From(*address), e.table));
+            let net = IpNet::from(*address);
+            dataplane.rules.insert(rule(ownership::priority_from(&net), RuleSelector::From(net), e.table));
         }
         routes(e, dataplane);
         if e.present {

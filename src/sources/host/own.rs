@@ -220,7 +220,7 @@ fn known_rule(message: &RuleMessage, family: Family) -> Option<PolicyRule> {
     let selector = match (mark, mask, out, from) {
         (Some(mark), Some(mask), None, None) if header.src_len == 0 => RuleSelector::FwMark { mark, mask },
         (None, None, Some(name), None) if header.src_len == 0 => RuleSelector::OutInterface(name),
-        (None, None, None, Some(address)) if header.src_len == family.bits() => RuleSelector::From(address),
+        (None, None, None, Some(address)) => RuleSelector::From(IpNet::new(address, header.src_len).ok()?),
         _ => return None,
     };
     Some(PolicyRule { family, priority: priority(message), selector, table })
