@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod model;
 mod netlink;
 pub mod plan;
+mod process;
 pub mod publish;
 pub mod report;
 pub mod ruleset;

@@ -3,8 +3,8 @@
 //! Order: what lets packets in (nat), routes and rules, kernel parameters with forwarding first, then the border, then the sets, which no
 //! rule uses any more. So there is no moment in which packets are forwarded without the border, unless forwarding stays on afterwards.
 //!
-//! The tables are read by the iptables crate, and emptied by one restore for each family and step rather than by the crate's single
-//! commands: chains that lead to each other, and the hook that leads to the first of them, go in one transaction, or none does.
+//! The tables are emptied by one restore for each family and step: chains that lead to each other, and the hook that leads to the first
+//! of them, go in one transaction, or none does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

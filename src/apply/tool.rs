@@ -3,17 +3,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
-use std::process::{ExitStatus, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use iptables::IPTables;
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::model::Family;
+use crate::process::{self, RunError};
 use crate::ruleset::Table;
 
 /// A tool that did not do what was asked.
@@ -22,7 +21,7 @@ pub enum ToolError {
     #[error("`{command}` could not be started; is the package that holds it installed and on PATH?")]
     Start { command: String, source: io::Error },
     #[error(
-        "`{command}` did not end within {} s and was given up; raise SNCTRLR_IPTABLES_TIMEOUT_SEC if the box is heavily loaded",
+        "`{command}` did not end within {} s and was ended; raise SNCTRLR_IPTABLES_TIMEOUT_SEC if the box is heavily loaded",
         limit.as_secs_f32()
     )]
     Timeout { command: String, limit: Duration },
@@ -34,8 +33,6 @@ pub enum ToolError {
         /// The line of the input that the tool named, if it named one.
         line: Option<String>,
     },
-    #[error("reading the output of `{command}` was cut short")]
-    Aborted { command: String, source: tokio::task::JoinError },
 }
 
 impl ToolError {
@@ -44,8 +41,7 @@ impl ToolError {
         match self {
             ToolError::Start { command, .. }
             | ToolError::Timeout { command, .. }
-            | ToolError::Failed { command, .. }
-            | ToolError::Aborted { command, .. } => command,
+            | ToolError::Failed { command, .. } => command,
         }
     }
 }
@@ -88,8 +84,6 @@ struct Shared {
     directory: Option<PathBuf>,
     calls: AtomicUsize,
     writers: OwnWriters,
-    /// The crate asks each tool for its version once.
-    readers: [OnceLock<Arc<IPTables>>; 2],
 }
 
 impl Tools {
@@ -104,13 +98,7 @@ impl Tools {
     }
 
     fn build(limit: Duration, directory: Option<PathBuf>) -> Self {
-        Tools(Arc::new(Shared {
-            limit,
-            directory,
-            calls: AtomicUsize::new(0),
-            writers: OwnWriters::default(),
-            readers: Default::default(),
-        }))
+        Tools(Arc::new(Shared { limit, directory, calls: AtomicUsize::new(0), writers: OwnWriters::default() }))
     }
 
     /// Processes started so far.
@@ -133,72 +121,37 @@ impl Tools {
     }
 
     async fn run(&self, program: &str, args: &[&str], input: Option<String>) -> Result<String, ToolError> {
-        let command = [&[program], args].concat().join(" ");
         let path = self.0.directory.as_ref().map_or_else(|| PathBuf::from(program), |d| d.join(program));
-        let start_error = |source| ToolError::Start { command: command.clone(), source };
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
-        let mut child = Command::new(path)
-            .args(args)
-            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start_error)?;
-        if input.is_some()
-            && let Some(pid) = child.id()
-        {
-            self.0.writers.record(pid);
-        }
-        let stdin = child.stdin.take();
-        let feed = async {
-            if let (Some(mut stdin), Some(text)) = (stdin, input.as_deref()) {
-                // A tool that ends early closes the pipe: its exit status tells more than the broken pipe.
-                let _ = stdin.write_all(text.as_bytes()).await;
-            }
-        };
-        // Dropping the child at the limit kills it; tokio reaps it.
-        let done = tokio::time::timeout(self.0.limit, async { tokio::join!(feed, child.wait_with_output()).1 }).await;
-        let output = done
-            .map_err(|_| ToolError::Timeout { command: command.clone(), limit: self.0.limit })?
-            .map_err(start_error)?;
-        finish(command, output, input.as_deref())
+        self.run_path(&path, program, args, input).await
     }
 
-    /// `iptables -t TABLE -S`, by the iptables crate. Its own `list` functions do not look at the exit status, so that a failed call
-    /// would read as an empty table; `execute` returns it.
+    async fn run_path(
+        &self,
+        path: &Path,
+        program: &str,
+        args: &[&str],
+        input: Option<String>,
+    ) -> Result<String, ToolError> {
+        let command = [&[program], args].concat().join(" ");
+        let mut child = Command::new(path);
+        child.args(args);
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        let started = |pid| {
+            if input.is_some() {
+                self.0.writers.record(pid);
+            }
+        };
+        match process::run(child, input.as_deref(), self.0.limit, started).await {
+            Ok(output) => finish(command, output, input.as_deref()),
+            Err(RunError::Timeout) => Err(ToolError::Timeout { command, limit: self.0.limit }),
+            Err(RunError::Start(source) | RunError::Wait(source)) => Err(ToolError::Start { command, source }),
+        }
+    }
+
+    /// `iptables -t TABLE -S`, from PATH also where the writing tools are fakes.
     pub async fn list_table(&self, family: Family, table: Table) -> Result<String, ToolError> {
-        let command = format!("{} -t {table} -S", program(family));
-        let tools = self.clone();
-        let listing = tokio::task::spawn_blocking(move || tools.list_table_blocking(family, table));
-        match tokio::time::timeout(self.0.limit, listing).await {
-            Err(_) => Err(ToolError::Timeout { command, limit: self.0.limit }),
-            Ok(Err(source)) => Err(ToolError::Aborted { command, source }),
-            Ok(Ok(Err(source))) => Err(ToolError::Start { command, source }),
-            Ok(Ok(Ok(output))) => finish(command, output, None),
-        }
-    }
-
-    fn list_table_blocking(&self, family: Family, table: Table) -> io::Result<Output> {
-        let reader = &self.0.readers[usize::from(family == Family::Ipv6)];
-        let ipt = match reader.get() {
-            Some(ipt) => ipt.clone(),
-            None => {
-                self.0.calls.fetch_add(1, Ordering::Relaxed);
-                let ipt = Arc::new(iptables::new(family == Family::Ipv6).map_err(into_io)?);
-                reader.get_or_init(|| ipt).clone()
-            }
-        };
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
-        ipt.execute(table.as_str(), "-S").map_err(into_io)
-    }
-}
-
-/// The crate boxes its errors; what it meets when starting a tool is an I/O error.
-fn into_io(error: Box<dyn std::error::Error>) -> io::Error {
-    match error.downcast::<io::Error>() {
-        Ok(error) => *error,
-        Err(other) => io::Error::other(other.to_string()),
+        let program = program(family);
+        self.run_path(Path::new(program), program, &["--wait", "-t", table.as_str(), "-S"], None).await
     }
 }
 

@@ -16,8 +16,10 @@ mod world;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::daemon::{self, DaemonError};
 use crate::error_chain;
@@ -127,7 +129,7 @@ fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Run => {
             let settings = settings.validate()?;
             logging::init(if settings.debug { Verbosity::Debug } else { Verbosity::Normal });
-            match block_on(daemon::run(settings))? {
+            match block_on_to_the_end(daemon::run(settings))? {
                 Ok(()) => Ok(Answer::Done),
                 Err(e @ DaemonError::NoSource) => Err(CliError::Usage(e.to_string())),
                 Err(e) => Err(CliError::failed("the daemon ended", e)),
@@ -183,12 +185,33 @@ fn quiet(debug: bool) {
     logging::init(if debug { Verbosity::Debug } else { Verbosity::Quiet });
 }
 
+/// How long what was begun may take to end with the program. A name that is being resolved cannot be ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// Asked to end, it drops what it does, and with that the programs that it started: they are in process groups of their own, where no
+/// signal of the terminal reaches them.
 fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
+    block_on_to_the_end(async {
+        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        tokio::select! {
+            output = future => Ok(output),
+            _ = terminate.recv() => Err(CliError::Plain("ended by SIGTERM before it was done".to_owned())),
+            _ = interrupt.recv() => Err(CliError::Plain("ended by SIGINT before it was done".to_owned())),
+        }
+    })?
+}
+
+/// For who minds signals itself.
+fn block_on_to_the_end<F: Future>(future: F) -> Result<F::Output, CliError> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
     let output = runtime.block_on(future);
-    // A credential plugin that hangs must not keep the program from ending.
-    runtime.shutdown_background();
+    // Other tasks are dropped before the program ends: they end what they started.
+    runtime.shutdown_timeout(LAST_WORK);
     Ok(output)
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|e| CliError::failed("signals could not be listened for", e))
 }
 
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.

@@ -4,7 +4,10 @@
 //! the snapshot can be lost: a restart reads the kernel back and goes on.
 
 mod snapshot;
+mod stop;
 mod wiring;
+
+use stop::Stop;
 
 pub use snapshot::Snapshot;
 pub use wiring::{DaemonError, border, run};
@@ -93,35 +96,50 @@ impl Daemon {
         }
     }
 
-    /// Runs until `stop` is done. The dataplane stays as it is then.
-    async fn run(&mut self, events: &mut mpsc::Receiver<SourceEvent>, stop: impl Future<Output = &'static str>) {
+    /// Runs until it is asked to stop. The dataplane stays as it is then.
+    async fn run(&mut self, events: &mut mpsc::Receiver<SourceEvent>, mut stop: Stop) {
         let mut refresh = every(self.settings.autorefresh);
         let mut beat = every(self.systemd.heartbeat_interval().map_or(HEARTBEAT, |i| i.min(HEARTBEAT)));
-        tokio::pin!(stop);
         // The border is closed before anything is heard from the sources.
-        self.pass(&mut beat).await;
+        stop.unless_late(self.pass(&mut beat)).await;
         loop {
             tokio::select! {
-                signal = &mut stop => {
+                biased;
+                signal = stop.asked() => {
                     tracing::info!(signal, "stopping; the dataplane stays as it is");
                     self.systemd.stopping();
                     return;
                 }
-                Some(event) = events.recv() => self.take(event),
-                () = self.dirty.due(), if self.retry.at.is_none() => self.pass(&mut beat).await,
-                () = self.retry.due() => self.pass(&mut beat).await,
-                _ = refresh.tick() => {
-                    self.applier.invalidate();
-                    // A connection that was between translation and its entry while rules changed is judged now.
-                    self.judged = None;
-                    self.dirty.mark(Instant::now());
-                }
-                _ = beat.tick() => {}
+                due = self.next(events, &mut refresh, &mut beat) => if due {
+                    stop.unless_late(self.pass(&mut beat)).await;
+                },
             }
             self.reports.send_modify(Report::beat);
             self.systemd.heartbeat(std::time::Instant::now());
             self.systemd.status(&self.reports.borrow());
         }
+    }
+
+    /// Waits for one thing to happen; whether a pass is due.
+    async fn next(
+        &mut self,
+        events: &mut mpsc::Receiver<SourceEvent>,
+        refresh: &mut Interval,
+        beat: &mut Interval,
+    ) -> bool {
+        tokio::select! {
+            Some(event) = events.recv() => self.take(event),
+            () = self.dirty.due(), if self.retry.at.is_none() => return true,
+            () = self.retry.due() => return true,
+            _ = refresh.tick() => {
+                self.applier.invalidate();
+                // A connection that was between translation and its entry while rules changed is judged now.
+                self.judged = None;
+                self.dirty.mark(Instant::now());
+            }
+            _ = beat.tick() => {}
+        }
+        false
     }
 
     fn take(&mut self, event: SourceEvent) {

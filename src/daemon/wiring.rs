@@ -1,11 +1,11 @@
 use std::io;
 use std::time::SystemTime;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::snapshot::Snapshot;
+use super::stop::Stop;
 use crate::apply::{Applied, Applier, ApplyError, LockError, Scope, Tools, WriterLock};
 use crate::cluster::lease::{self, LeaseSettings};
 use crate::cluster::{self, ConnectError};
@@ -38,7 +38,7 @@ pub enum DaemonError {
 /// The daemon: until SIGTERM or SIGINT. The dataplane stays when it ends.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let objects_from = source_name(&settings.objects).ok_or(DaemonError::NoSource)?;
-    let stop = stop_signal()?;
+    let stop = Stop::by_signals().map_err(DaemonError::Signals)?;
     let _lock = only_writer(&settings)?;
     let host = read_host().await?;
     let kept = slots::remembered(&settings.border, &host.own_rules);
@@ -118,16 +118,4 @@ pub async fn border(settings: &Settings) -> Result<Applied, DaemonError> {
     dataplane.sysctls.remove(&Sysctl::IpForward);
     let mut applier = Applier::new(Tools::new(settings.tool_timeout), settings.state_dir.clone());
     Ok(applier.apply(&dataplane, &host, Scope::Border).await?)
-}
-
-fn stop_signal() -> Result<impl Future<Output = &'static str>, DaemonError> {
-    let listen = |kind| signal(kind).map_err(DaemonError::Signals);
-    let mut terminate: Signal = listen(SignalKind::terminate())?;
-    let mut interrupt: Signal = listen(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
 }
