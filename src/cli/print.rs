@@ -98,7 +98,9 @@ fn interfaces(outcomes: &[InterfaceOutcome]) -> String {
             ]
         })
         .collect();
-    table(&["NAME", "KIND", "LINK", "ADDRESSES", "SLOT", "TABLE", "GATEWAY", "NEIGHBOUR", "PROBLEM"], &rows)
+    let header = ["NAME", "KIND", "LINK", "ADDRESSES", "SLOT", "TABLE", "GATEWAY", "NEIGHBOUR", "PROBLEM"];
+    let notes = outcomes.iter().flat_map(|i| i.notes.iter().map(|note| format!("# note on {}: {note}\n", i.name)));
+    table(&header, &rows) + &notes.collect::<String>()
 }
 
 fn mappings(plan: &Plan) -> String {
@@ -209,6 +211,7 @@ mod tests {
             gateway: None,
             gateway_neighbour: Some(NeighbourState::Stale),
             problem: Some("no gateway".into()),
+            notes: vec!["routed here".into()],
         };
         Plan {
             dataplane,
@@ -224,6 +227,7 @@ mod tests {
         let text = text(&plan(), true);
         let places: Vec<usize> = [
             "eth1  external  up    203.0.113.10/24  1     1001   -        stale      no gateway\n",
+            "# note on eth1: routed here\n",
             "shop/web  refused (Conflict)  -          0          held by a/b\n",
             "*nat\n:SMARTNAT-DNAT - [0:0]\n-I PREROUTING -j SMARTNAT-DNAT\n-A SMARTNAT-DNAT -j RETURN\nCOMMIT\n",
             "create SN-EP hash:ip,port\n",

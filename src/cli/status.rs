@@ -122,6 +122,7 @@ fn text(d: &Value) -> String {
             string(why),
         ]
     });
+    let notes: Vec<String> = d["interfaces"].as_array().into_iter().flatten().flat_map(notes).collect();
     for (header, rows) in [
         (&["SOURCE", "STATE", "SINCE", "REASON"][..], sources),
         (&["INTERFACE", "KIND", "LINK", "ADDRESSES", "GATEWAY", "NEIGHBOUR", "PROBLEM"][..], interfaces),
@@ -130,8 +131,17 @@ fn text(d: &Value) -> String {
         if !rows.is_empty() {
             let _ = write!(out, "\n{}", table(header, &rows));
         }
+        if header[0] == "INTERFACE" {
+            out += &notes.concat();
+        }
     }
     out
+}
+
+/// What is to be known of an interface, a line each.
+fn notes(interface: &Value) -> impl Iterator<Item = String> {
+    let notes = interface["notes"].as_array().into_iter().flatten();
+    notes.map(|note| format!("note on {}: {}\n", string(&interface["name"]), string(note)))
 }
 
 fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
@@ -221,7 +231,7 @@ mod tests {
             "sources": [{ "name": "host", "state": "current", "since": "T0", "reason": null }],
             "interfaces": [{
                 "name": "eth1", "kind": "external", "up": true, "carrier": true, "addresses": ["203.0.113.10/24"],
-                "gateway": null, "gatewayNeighbour": null, "problem": null,
+                "gateway": null, "gatewayNeighbour": null, "problem": null, "notes": ["two routers; choose one"],
             }],
             "mappings": [{
                 "namespace": "shop", "name": "web", "accepted": false, "reason": "Conflict", "message": "held by a/b",
@@ -241,6 +251,7 @@ mod tests {
              \n\
              INTERFACE  KIND      LINK  ADDRESSES        GATEWAY  NEIGHBOUR  PROBLEM\n\
              eth1       external  up    203.0.113.10/24  -        -\n\
+             note on eth1: two routers; choose one\n\
              \n\
              MAPPING   ACCEPTED  PROGRAMMED  REASON    ADDRESSES  ENDPOINTS  MESSAGE\n\
              shop/web  no        no          Conflict  -          0          held by a/b\n"

@@ -80,10 +80,13 @@ impl TraceArgs {
 }
 
 pub(super) async fn run(settings: Settings, args: TraceArgs) -> Result<Answer, CliError> {
-    let packet = args.packet()?;
+    let mut packet = args.packet()?;
     let world = world::world(&settings, &args.host).await?;
+    if let Some(name) = world.host.interface_named(&args.interface) {
+        packet.interface = name.clone();
+    }
     let plan = plan::plan(&settings.border, &world);
-    let known = plan.interfaces.iter().any(|i| i.name == args.interface);
+    let known = plan.interfaces.iter().any(|i| i.name == packet.interface);
     if !known {
         eprintln!("smartnat-manager: the host has no interface {}; it is traced as one not seen yet", args.interface);
     }

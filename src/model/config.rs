@@ -51,27 +51,46 @@ impl PartialEq for BorderConfig {
     }
 }
 
-/// Where the routers of external interfaces are, counted in the subnet of an interface's first address: one offset for all, and those of
-/// single interfaces that differ. None is 0.
+/// A value for all external interfaces, and those of single interfaces that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GatewayOffsets {
-    all: i32,
-    own: BTreeMap<InterfaceName, i32>,
+pub struct PerInterface<T> {
+    all: T,
+    own: BTreeMap<InterfaceName, T>,
 }
 
-impl GatewayOffsets {
-    pub fn new(all: i32, own: BTreeMap<InterfaceName, i32>) -> Self {
+/// Where the routers of external interfaces are, counted in the subnet of an address. None is 0.
+pub type GatewayOffsets = PerInterface<i32>;
+
+impl<T: Copy> PerInterface<T> {
+    pub fn new(all: T, own: BTreeMap<InterfaceName, T>) -> Self {
         Self { all, own }
     }
 
-    /// The offset of this interface.
-    pub fn of(&self, interface: &str) -> i32 {
+    /// The value of this interface.
+    pub fn of(&self, interface: &str) -> T {
         self.own.get(interface).copied().unwrap_or(self.all)
+    }
+
+    /// The names that have a value of their own, as written.
+    pub fn names(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.own.keys()
+    }
+
+    /// The same values under the names that `kernel_name` gives. Where two lead to one interface, the value under the kernel's own
+    /// name counts, else that of the first in the order of the alphabet.
+    pub fn renamed<'a>(&'a self, kernel_name: impl Fn(&'a InterfaceName) -> &'a InterfaceName) -> Self {
+        let mut own = BTreeMap::new();
+        let (under_own, under_others): (Vec<_>, Vec<_>) =
+            self.own.iter().partition(|(written, _)| kernel_name(written) == *written);
+        for (written, value) in under_own.into_iter().chain(under_others) {
+            own.entry(kernel_name(written).clone()).or_insert(*value);
+        }
+        Self { all: self.all, own }
     }
 }
 
-impl From<i32> for GatewayOffsets {
-    fn from(all: i32) -> Self {
+impl<T: Copy> From<T> for PerInterface<T> {
+    fn from(all: T) -> Self {
         Self::new(all, BTreeMap::new())
     }
 }

@@ -47,6 +47,8 @@ pub struct Link {
     /// Has carrier (IFF_LOWER_UP).
     pub carrier: bool,
     pub mtu: u32,
+    /// Further names of it (`ip link property add dev eth1 altname enp2s0`). No two interfaces share a name of either kind.
+    pub altnames: BTreeSet<InterfaceName>,
     /// In the kernel's order: of each subnet the primary address comes before its secondaries.
     pub addresses: Vec<InterfaceAddress>,
 }
@@ -58,13 +60,21 @@ pub struct InterfaceAddress {
     pub prefix_len: u8,
     /// IFA_F_SECONDARY.
     pub secondary: bool,
+    /// The other end of a point-to-point link (`ip address add 10.0.0.1 peer 10.0.0.2/32`), to which the prefix then belongs.
+    pub peer: Option<IpAddr>,
 }
 
 impl InterfaceAddress {
-    /// The subnet, host bits cleared.
+    /// A primary address without a peer.
+    pub fn of(net: IpNet) -> Self {
+        InterfaceAddress { address: net.addr(), prefix_len: net.prefix_len(), secondary: false, peer: None }
+    }
+
+    /// What is on the link: the subnet, host bits cleared.
     pub fn subnet(&self) -> IpNet {
+        let on_link = self.peer.unwrap_or(self.address);
         // A prefix length from the kernel (or from a checked description) always fits its family.
-        IpNet::new(self.address, self.prefix_len).map_or_else(|_| IpNet::from(self.address), |n| n.trunc())
+        IpNet::new(on_link, self.prefix_len).map_or_else(|_| IpNet::from(on_link), |n| n.trunc())
     }
 }
 
@@ -97,6 +107,12 @@ pub enum NeighbourState {
 }
 
 impl Host {
+    /// The kernel's name of the interface that has this name or altname.
+    pub fn interface_named(&self, name: &str) -> Option<&InterfaceName> {
+        let by_name = self.links.get_key_value(name).map(|(name, _)| name);
+        by_name.or_else(|| self.links.iter().find(|(_, link)| link.altnames.contains(name)).map(|(name, _)| name))
+    }
+
     pub fn addresses(&self) -> impl Iterator<Item = (&InterfaceName, &InterfaceAddress)> {
         self.links.iter().flat_map(|(name, link)| link.addresses.iter().map(move |a| (name, a)))
     }

@@ -7,7 +7,7 @@ mod host;
 mod net;
 mod objects;
 
-pub use config::{BorderConfig, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError};
+pub use config::{BorderConfig, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError, PerInterface};
 pub use host::{Host, InterfaceAddress, Link, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use net::{Endpoint, Family, InterfaceName, Protocol, host_net, is_default_route};
 pub use objects::{

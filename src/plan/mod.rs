@@ -4,6 +4,7 @@ mod claims;
 mod compile;
 mod flows;
 mod gateway;
+mod names;
 mod outcome;
 mod resolve;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod topology;
 mod validate;
 
 pub use flows::{Flow, FlowEndpoint, FlowPolicy, FlowVerdict};
+pub use names::{Named, named};
 pub use outcome::{
     InterfaceKind, InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason,
 };
@@ -42,8 +44,8 @@ pub struct Plan {
 
 /// What the host alone decides: the border, marks, routes, sysctls. Put up before any object is known.
 pub fn border(config: &BorderConfig, host: &Host, slots: &BTreeMap<InterfaceName, u16>) -> Plan {
-    let topology = Topology::of(config, host, slots);
-    let dataplane = compile::host_part(config, &topology);
+    let (config, topology) = classified(config, host, slots);
+    let dataplane = compile::host_part(&config, &topology);
     Plan {
         dataplane,
         flows: FlowPolicy::default(),
@@ -58,7 +60,8 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     let Some(objects) = &world.objects else {
         return border(config, &world.host, &world.slots);
     };
-    let topology = Topology::of(config, &world.host, &world.slots);
+    let (config, topology) = classified(config, &world.host, &world.slots);
+    let config = &config;
     let resolution = resolve(config, objects);
     let (local, pending): (Vec<LocalMapping>, Vec<LocalMapping>) = resolution
         .served
@@ -97,6 +100,16 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
         interfaces: topology.outcomes,
         slots: topology.slots,
     }
+}
+
+/// The host by the kernel's names, with what is to be said about other names.
+fn classified(config: &BorderConfig, host: &Host, slots: &BTreeMap<InterfaceName, u16>) -> (BorderConfig, Topology) {
+    let mut named = named(config, host);
+    let mut topology = Topology::of(&named.config, host, slots);
+    for outcome in &mut topology.outcomes {
+        outcome.notes.extend(named.notes.remove(&outcome.name).unwrap_or_default());
+    }
+    (named.config, topology)
 }
 
 fn on_this_box<'a>(mapping: &'a ResolvedMapping, topology: &Topology) -> LocalMapping<'a> {

@@ -110,6 +110,8 @@ pub struct InterfaceOutcome {
     pub gateway_neighbour: Option<NeighbourState>,
     /// What is wrong with it, with the remedy; it alone is concerned.
     pub problem: Option<String>,
+    /// What an operator should know of it although it works.
+    pub notes: Vec<String>,
 }
 
 impl InterfaceOutcome {
@@ -126,6 +128,7 @@ impl InterfaceOutcome {
             gateway: None,
             gateway_neighbour: None,
             problem: None,
+            notes: Vec::new(),
         }
     }
 }

@@ -59,7 +59,10 @@ impl Topology {
         let by_prefix = |name: &str| config.inside_prefixes.iter().any(|p| name.starts_with(p.as_str()));
         let mut inside: BTreeSet<InterfaceName> =
             host.links.keys().filter(|n| *n != "lo" && !is_external(n) && !by_prefix(n)).cloned().collect();
-        inside.insert(config.gateway_interface.clone());
+        // Also before it is there, so that it never counts as external. What can only be an altname never comes as an interface.
+        if host.links.contains_key(&config.gateway_interface) || is_kernel_name(&config.gateway_interface) {
+            inside.insert(config.gateway_interface.clone());
+        }
 
         let inside_subnets: BTreeSet<IpNet> = host
             .addresses()
@@ -117,7 +120,7 @@ impl Topology {
         if !host.links.contains_key(&config.gateway_interface) {
             outcomes.push(InterfaceOutcome {
                 problem: Some(
-                    "the default gateway interface does not exist; correct SNCTRLR_DEFAULT_GW_INTERFACE or bring it up"
+                    "the default gateway interface exists neither under this name nor under this altname; correct SNCTRLR_DEFAULT_GW_INTERFACE (`ip link` shows both) or bring it up"
                         .to_owned(),
                 ),
                 ..InterfaceOutcome::down(&config.gateway_interface, InterfaceKind::Gateway)
@@ -222,6 +225,7 @@ fn external(
         gateway: gateway.map(IpAddr::V4),
         gateway_neighbour,
         problem,
+        notes: Vec::new(),
     };
     (external, outcome)
 }
@@ -245,6 +249,11 @@ fn without_parts(net: IpNet, parts: &BTreeSet<IpNet>) -> Vec<IpNet> {
     // A network that holds a smaller one has halves.
     let halves = net.trunc().subnets(net.prefix_len() + 1).into_iter().flatten();
     halves.filter(|half| !parts.contains(half)).flat_map(|half| without_parts(half, parts)).collect()
+}
+
+/// Whether the kernel could give an interface this name (dev_valid_name in net/core/dev.c; an altname may be longer).
+fn is_kernel_name(name: &str) -> bool {
+    name.len() <= 15 && !name.contains(['/', ':'])
 }
 
 /// A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.

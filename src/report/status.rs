@@ -230,6 +230,7 @@ mod tests {
             gateway: Some("203.0.113.1".parse().unwrap()),
             gateway_neighbour: Some(NeighbourState::Stale),
             problem: None,
+            notes: vec![],
         };
         let mappings = [(ObjectKey::new("shop", "web"), served()), (ObjectKey::new("shop", "web2"), refused())].into();
         let pass = PassReport {

@@ -116,6 +116,21 @@ pub(super) fn interface_name(text: &str) -> Result<String, Complaint> {
     Ok(text.to_owned())
 }
 
+/// The name of one interface: the kernel's or an altname, which has up to 127 bytes (ALTIFNAMSIZ - 1).
+pub(super) fn interface_or_altname(text: &str) -> Result<String, Complaint> {
+    const REMEDY: &str = "name an interface as `ip link` shows it, for example eth0, or by an altname that it shows";
+    if text.len() > 127 {
+        return Err(Complaint::new(
+            format!("it has {} bytes, and names of interfaces have at most 15, altnames 127", text.len()),
+            REMEDY,
+        ));
+    }
+    if text == "." || text == ".." || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
+        return Err(Complaint::new("no interface can be named so (no spaces or slashes)", REMEDY));
+    }
+    Ok(text.to_owned())
+}
+
 /// Items of a comma separated list, trimmed, empty ones left out, each once.
 pub(super) fn list(text: &str) -> Vec<&str> {
     let mut items: Vec<&str> = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::fields::{Collector, Complaint, boolean, interface_name, list, number};
+use super::fields::{Collector, Complaint, boolean, interface_name, interface_or_altname, list, number};
 use super::{ClusterSettings, LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
 use crate::model::{BorderConfig, GatewayOffsets, MarkLayout, Opening};
 
@@ -131,7 +131,7 @@ impl SettingsArgs {
             GATEWAY,
             self.default_gw_interface,
             "name the interface of the default route, for example eth0",
-            interface_name,
+            interface_or_altname,
         );
         let external_pattern = c.required(
             "SNCTRLR_INTERFACES_PATTERN",
@@ -260,7 +260,7 @@ fn gateway_offsets(text: &str) -> Result<GatewayOffsets, Complaint> {
             }
             continue;
         };
-        let name = interface_name(name.trim())?;
+        let name = interface_or_altname(name.trim())?;
         if own.insert(name.clone(), gateway_offset(offset.trim())?).is_some() {
             return Err(twice(&format!("for {name}")));
         }

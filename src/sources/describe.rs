@@ -1,7 +1,7 @@
 //! A host described in a YAML file, for `plan` and `trace` on a machine that is not the border router. The format is documented in
 //! `docs/examples/host.yaml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,6 +14,8 @@ use crate::model::{Family, Host, InterfaceAddress, InterfaceName, Link, MainRout
 
 /// IFNAMSIZ without the terminator.
 const MAX_INTERFACE_NAME: usize = 15;
+/// ALTIFNAMSIZ without the terminator.
+const MAX_ALTNAME: usize = 127;
 const LOOPBACK: &str = "lo";
 const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK_MTU: u32 = 65_536;
@@ -75,6 +77,7 @@ struct Interface {
     up: Option<bool>,
     carrier: Option<bool>,
     mtu: Option<u32>,
+    altnames: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +86,8 @@ struct Route {
     to: Spanned<String>,
     via: Option<Spanned<String>>,
     dev: Spanned<String>,
+    #[serde(default)]
+    onlink: bool,
     #[serde(default)]
     metric: u32,
 }
@@ -98,8 +103,11 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
     })?;
     let mut host = Host::default();
     for (Name(name), interface) in description.interfaces {
-        let link = link(&name, interface.unwrap_or_default())?;
-        host.links.insert(name, link);
+        let interface = interface.unwrap_or_default();
+        let altnames = interface.altnames.clone();
+        let link = link(&name, interface)?;
+        host.links.insert(name.clone(), link);
+        add_altnames(&mut host, &name, &altnames)?;
     }
     if !host.links.contains_key(LOOPBACK) {
         host.links.insert(LOOPBACK.to_owned(), link(LOOPBACK, Interface::default())?);
@@ -120,20 +128,18 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
 fn link(name: &str, interface: Interface) -> Result<Link, DescribeError> {
     let mut addresses: Vec<InterfaceAddress> = Vec::new();
     for text in &interface.addresses {
-        let net: IpNet = text.value.parse().ok().filter(|_| text.value.contains('/')).ok_or_else(|| {
-            DescribeError::at(text, format!("{:?} is no address with its prefix; write 10.0.0.2/24", text.value))
-        })?;
-        if addresses.iter().any(|a| a.address == net.addr()) {
-            return Err(DescribeError::at(text, format!("{} is on {name} already; remove one of them", net.addr())));
+        let mut address = parse_address(text)?;
+        if addresses.iter().any(|a| a.address == address.address) {
+            let taken = address.address;
+            return Err(DescribeError::at(text, format!("{taken} is on {name} already; remove one of them")));
         }
-        let mut address = InterfaceAddress { address: net.addr(), prefix_len: net.prefix_len(), secondary: false };
         // IPv6 knows no secondary addresses in this sense: the same flag means temporary there.
-        address.secondary = net.addr().is_ipv4() && addresses.iter().any(|a| a.subnet() == address.subnet());
+        address.secondary = address.address.is_ipv4() && addresses.iter().any(|a| a.subnet() == address.subnet());
         addresses.push(address);
     }
     if name == LOOPBACK && !addresses.iter().any(|a| a.address.is_loopback() && a.address.is_ipv4()) {
-        let address = IpAddr::from([127, 0, 0, 1]);
-        addresses.insert(0, InterfaceAddress { address, prefix_len: 8, secondary: false });
+        addresses
+            .insert(0, InterfaceAddress { prefix_len: 8, ..InterfaceAddress::of(IpAddr::from([127, 0, 0, 1]).into()) });
     }
     // The kernel keeps secondaries behind all primaries of their family.
     addresses.sort_by_key(|a| (Family::of(a.address), a.secondary));
@@ -143,8 +149,42 @@ fn link(name: &str, interface: Interface) -> Result<Link, DescribeError> {
         up,
         carrier: interface.carrier.unwrap_or(up),
         mtu: interface.mtu.unwrap_or(if name == LOOPBACK { LOOPBACK_MTU } else { DEFAULT_MTU }),
+        altnames: BTreeSet::new(),
         addresses,
     })
+}
+
+/// `10.0.0.2/24`, or `10.0.0.1 peer 10.0.0.2/32`.
+fn parse_address(text: &Spanned<String>) -> Result<InterfaceAddress, DescribeError> {
+    let wrong =
+        || DescribeError::at(text, format!("{:?} is no address with its prefix; write 10.0.0.2/24", text.value));
+    let net = |text: &str| text.contains('/').then(|| text.parse::<IpNet>().ok()).flatten();
+    let Some((address, peer)) = text.value.split_once(" peer ") else {
+        return net(&text.value).map(InterfaceAddress::of).ok_or_else(wrong);
+    };
+    let (address, peer) = address.trim().parse::<IpAddr>().ok().zip(net(peer.trim())).ok_or_else(wrong)?;
+    if Family::of(address) != Family::of(peer.addr()) {
+        return Err(wrong());
+    }
+    Ok(InterfaceAddress { address, peer: Some(peer.addr()), ..InterfaceAddress::of(peer) })
+}
+
+/// No two interfaces share a name of either kind, as in the kernel.
+fn add_altnames(host: &mut Host, name: &str, altnames: &[Spanned<String>]) -> Result<(), DescribeError> {
+    for altname in altnames {
+        let text = &altname.value;
+        if text.is_empty() || text.len() > MAX_ALTNAME || text.contains(|c: char| c == '/' || c.is_whitespace()) {
+            let reason = format!("{text:?} is no altname; use up to {MAX_ALTNAME} characters without slash or space");
+            return Err(DescribeError::at(altname, reason));
+        }
+        if let Some(other) = host.interface_named(text) {
+            return Err(DescribeError::at(altname, format!("{other} is named {text} already; remove one of them")));
+        }
+        if let Some(link) = host.links.get_mut(name) {
+            link.altnames.insert(text.clone());
+        }
+    }
+    Ok(())
 }
 
 /// What the kernel puts into the main table by itself. Routes of lo stand in the table `local`.
@@ -182,10 +222,11 @@ fn check_route(route: &Route, host: &Host) -> Result<MainRoute, DescribeError> {
             )
         })?,
     };
-    let name = &route.dev.value;
-    let link = host.links.get(name).ok_or_else(|| {
-        DescribeError::at(&route.dev, format!("there is no interface {name:?}; describe it under interfaces"))
-    })?;
+    let dev = &route.dev.value;
+    let missing =
+        || DescribeError::at(&route.dev, format!("there is no interface {dev:?}; describe it under interfaces"));
+    let name = host.interface_named(dev).ok_or_else(missing)?;
+    let link = host.links.get(name).ok_or_else(missing)?;
     if let (Some(gateway), Some(via)) = (via, &route.via) {
         if Family::of(gateway) != Family::of(destination.addr()) {
             return Err(DescribeError::at(
@@ -194,11 +235,11 @@ fn check_route(route: &Route, host: &Host) -> Result<MainRoute, DescribeError> {
             ));
         }
         let on_link = |a: &InterfaceAddress| a.subnet().contains(&gateway);
-        if !link.addresses.iter().any(on_link) {
+        if !route.onlink && !link.addresses.iter().any(on_link) {
             return Err(DescribeError::at(
                 via,
                 format!(
-                    "gateway {gateway} is in no subnet of {name}, and the kernel would refuse the route; correct one of them"
+                    "gateway {gateway} is in no subnet of {name}, and the kernel would refuse the route; correct one of them, or write onlink: true"
                 ),
             ));
         }
@@ -307,6 +348,25 @@ mod tests {
     }
 
     #[test]
+    fn altnames_peers_and_gateways_outside_of_subnets_are_described() {
+        let host = parse_host(
+            "interfaces:\n  eth1:\n    altnames: [enp2s0, wan-with-a-long-name]\n    addresses: [10.0.0.1 peer 10.0.0.2/32]\n\
+             routes:\n- {to: default, via: 100.64.0.1, dev: enp2s0, onlink: true}\n",
+        )
+        .unwrap();
+        for name in ["eth1", "enp2s0", "wan-with-a-long-name"] {
+            assert_eq!(host.interface_named(name).map(String::as_str), Some("eth1"));
+        }
+        assert_eq!(host.interface_named("enp2"), None);
+        let address = host.links["eth1"].addresses[0];
+        assert_eq!(
+            (address.address.to_string(), address.subnet().to_string()),
+            ("10.0.0.1".into(), "10.0.0.2/32".into())
+        );
+        assert_eq!(host.main_routes, [route("0.0.0.0/0", Some("100.64.0.1"), "eth1")]);
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_place() {
         let head = "interfaces:\n  eth0: {addresses: [10.0.0.2/24]}\n";
         for (text, line, part) in [
@@ -315,6 +375,10 @@ mod tests {
             ("interfaces:\n  eth0:\n    addresses: [10.0.0.2/24,\n    10.0.0.2/24]\n".to_owned(), 4, "already"),
             ("interfaces:\n  a-name-that-is-too-long: {}\n".to_owned(), 2, "interface name"),
             ("interfaces:\n  eth0:\n    adresses: []\n".to_owned(), 3, "adresses"),
+            ("interfaces:\n  eth0:\n    addresses: [10.0.0.1 peer 10.0.0.2]\n".to_owned(), 3, "no address"),
+            ("interfaces:\n  eth0:\n    addresses: [\"10.0.0.1 peer fe80::1/64\"]\n".to_owned(), 3, "no address"),
+            ("interfaces:\n  eth0:\n  eth1:\n    altnames: [eth0]\n".to_owned(), 4, "eth0 already"),
+            ("interfaces:\n  eth0:\n    altnames: [a b]\n".to_owned(), 3, "no altname"),
             ("interfaces:\n  eth0:\n    up: maybe\n".to_owned(), 3, "up: maybe"),
             (format!("{head}routes:\n- {{to: everywhere, dev: eth0}}\n"), 4, "everywhere"),
             (format!("{head}routes:\n- {{to: default, via: 10.0.0.1, dev: eth7}}\n"), 4, "eth7"),

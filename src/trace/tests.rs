@@ -16,7 +16,7 @@ fn ip(text: &str) -> IpAddr {
 /// One interface `eth0` with 10.0.0.2/24 and a default route.
 fn host() -> Host {
     let mut host = Host::default();
-    let address = InterfaceAddress { address: ip("10.0.0.2"), prefix_len: 24, secondary: false };
+    let address = InterfaceAddress::of("10.0.0.2/24".parse().unwrap());
     host.links.insert("eth0".to_owned(), Link { up: true, addresses: vec![address], ..Link::default() });
     let route = |destination: &str, gateway: Option<&str>| MainRoute {
         destination: destination.parse().unwrap(),

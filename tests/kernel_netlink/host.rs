@@ -18,7 +18,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn address(text: &str, prefix_len: u8, secondary: bool) -> InterfaceAddress {
-    InterfaceAddress { address: ip(text), prefix_len, secondary }
+    InterfaceAddress { address: ip(text), prefix_len, secondary, peer: None }
 }
 
 /// eth1 with several subnets and an index beyond 4095, its peer r1, and eth0 towards r0.
@@ -80,6 +80,34 @@ fn a_look_shows_links_addresses_routes_and_gateways() {
             "10.0.0.9 is no gateway, and 10.0.0.3 only a proxy entry"
         );
         assert!(host.own_routes.is_empty() && host.own_rules.is_empty() && host.own_strays.is_empty());
+    });
+}
+
+#[test]
+fn a_look_shows_altnames_and_the_other_ends_of_links() {
+    in_netns(|| async {
+        let long = "wan-port-with-a-name-of-more-than-fifteen-characters";
+        sh(&format!(
+            "ip link add eth1 type veth peer name r1
+            ip link property add dev eth1 altname enp2s0 altname {long}
+            ip addr add 10.0.0.1 peer 10.0.0.2/32 dev eth1
+            ip addr add 10.1.0.1 peer 10.1.0.2/24 dev eth1
+            ip addr add 10.2.0.1/32 dev eth1 noprefixroute"
+        ));
+        let host = read_host().await.unwrap();
+        for name in ["eth1", "enp2s0", long] {
+            assert_eq!(host.interface_named(name).map(String::as_str), Some("eth1"));
+        }
+        let v4: Vec<_> = host.links["eth1"].addresses.iter().filter(|a| a.address.is_ipv4()).copied().collect();
+        let with = |address, prefix, peer: &str| InterfaceAddress {
+            peer: Some(ip(peer)),
+            ..self::address(address, prefix, false)
+        };
+        let expected =
+            [with("10.0.0.1", 32, "10.0.0.2"), with("10.1.0.1", 24, "10.1.0.2"), address("10.2.0.1", 32, false)];
+        assert_eq!(v4, expected);
+        let subnets: Vec<String> = v4.iter().map(|a| a.subnet().to_string()).collect();
+        assert_eq!(subnets, ["10.0.0.2/32", "10.1.0.0/24", "10.2.0.1/32"]);
     });
 }
 

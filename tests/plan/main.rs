@@ -1,5 +1,6 @@
 //! Properties of whole plans: worlds in, dataplanes out, no kernel.
 
+mod gateways;
 mod packets;
 mod world;
 

@@ -80,7 +80,7 @@ fn by_cluster_ip(local: bool) -> Planned {
     web.spec.mode = Some("service".to_owned());
     world.host.main_routes.retain(|route| route.destination.to_string() != "10.96.0.0/16");
     if local {
-        let address = InterfaceAddress { address: ip(CLUSTER_IP), prefix_len: 32, secondary: false };
+        let address = InterfaceAddress::of(ip(CLUSTER_IP).into());
         world.host.links.get_mut("lo").unwrap().addresses.push(address);
     }
     Planned::new(&config(), world)

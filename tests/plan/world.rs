@@ -64,12 +64,12 @@ impl Spec {
 }
 
 fn address(text: &str) -> InterfaceAddress {
-    let net: ipnet::IpNet = text.parse().unwrap();
-    InterfaceAddress { address: net.addr(), prefix_len: net.prefix_len(), secondary: false }
+    InterfaceAddress::of(text.parse().unwrap())
 }
 
 fn link(index: u32, addresses: &[&str]) -> Link {
-    Link { index, up: true, carrier: true, mtu: 1500, addresses: addresses.iter().map(|a| address(a)).collect() }
+    let addresses = addresses.iter().map(|a| address(a)).collect();
+    Link { index, up: true, carrier: true, mtu: 1500, addresses, ..Link::default() }
 }
 
 fn host(eth1: &[&str]) -> Host {

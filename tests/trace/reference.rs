@@ -44,7 +44,7 @@ pub fn host() -> Host {
     for (index, (name, addresses)) in links.iter().enumerate() {
         let address = |(i, text): (usize, &&str)| {
             let net = net(text);
-            InterfaceAddress { address: net.addr(), prefix_len: net.prefix_len(), secondary: *name == "eth1" && i == 1 }
+            InterfaceAddress { secondary: *name == "eth1" && i == 1, ..InterfaceAddress::of(net) }
         };
         let link = Link {
             index: index as u32 + 1,
@@ -52,6 +52,7 @@ pub fn host() -> Host {
             carrier: true,
             mtu: 1500,
             addresses: addresses.iter().enumerate().map(address).collect(),
+            ..Link::default()
         };
         host.links.insert((*name).to_owned(), link);
     }

@@ -1,11 +1,22 @@
 use super::Finding;
 use crate::model::{BorderConfig, Host, NeighbourState};
-use crate::plan::{InterfaceKind, Plan};
+use crate::plan::{InterfaceKind, Plan, named};
 
 const GROUP: &str = "interfaces";
+/// Its interface has a line of its own when it is missing.
+const GATEWAY_SETTING: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
 
 pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let named = named(config, host);
+    findings.extend(named.unknown.iter().filter(|(setting, _)| *setting != GATEWAY_SETTING).map(|(setting, name)| {
+        Finding::warn(
+            GROUP,
+            format!("{setting} names {name}, and no interface here has this name or altname"),
+            "correct it, unless the interface is still to come",
+        )
+    }));
+    let config = &named.config;
     let gateway = &config.gateway_interface;
     if config.external_pattern.is_match(gateway) {
         findings.push(Finding::warn(
@@ -31,6 +42,10 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
                 continue;
             }
         }
+        findings.extend(i.notes.iter().map(|note| {
+            let (what, remedy) = note.split_once("; ").unwrap_or((note, "leave it, if it is meant so"));
+            Finding::warn(GROUP, format!("{}: {what}", i.name), remedy)
+        }));
         if let Some(problem) = &i.problem {
             let (what, remedy) =
                 problem.split_once("; ").unwrap_or((problem, "correct it; that interface alone is concerned"));

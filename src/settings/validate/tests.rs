@@ -181,13 +181,16 @@ fn an_interface_may_have_a_gateway_offset_of_its_own() {
 
 #[test]
 fn impossible_interface_names_are_refused() {
-    for name in ["a-name-of-16-byte", "eth 0", "eth/0", ".."] {
+    let of_128_bytes = "a".repeat(128);
+    for name in [of_128_bytes.as_str(), "eth 0", "eth/0", ".."] {
         assert_eq!(
             bad_names(SettingsArgs { default_gw_interface: Some(name.into()), ..minimal() }),
             [GATEWAY],
             "{name}"
         );
     }
+    let altname = SettingsArgs { default_gw_interface: Some("a".repeat(127)), ..minimal() };
+    assert_eq!(altname.validate().unwrap().border.gateway_interface.len(), 127);
 }
 
 #[test]

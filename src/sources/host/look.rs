@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, Prop};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
 };
@@ -211,8 +211,23 @@ fn link(message: &LinkMessage) -> Link {
                 _ => None,
             })
             .unwrap_or_default(),
+        altnames: altnames(message),
         addresses: Vec::new(),
     }
+}
+
+fn altnames(message: &LinkMessage) -> BTreeSet<InterfaceName> {
+    let properties = message.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::PropList(properties) => Some(properties),
+        _ => None,
+    });
+    properties
+        .flatten()
+        .filter_map(|property| match property {
+            Prop::AltIfName(name) => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
@@ -231,6 +246,7 @@ fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
         prefix_len: message.header.prefix_len,
         // The same bit means "temporary" in IPv6.
         secondary: address.is_ipv4() && message.header.flags.contains(AddressHeaderFlags::Secondary),
+        peer: any.filter(|any| *any != address),
     })
 }
 
