@@ -67,6 +67,16 @@ in
       '';
     };
 
+    accept = mkOption {
+      type = types.bool;
+      default = true;
+      example = false;
+      description = ''
+        Mapped packets pass where others in iptables' filter table drop or refuse what they do not know: a policy DROP, a last
+        DROP or REJECT without matches. What stands ahead of that goes on deciding${setting "SNCTRLR_SETUP_ACCEPT"}.
+      '';
+    };
+
     debug = mkOption {
       type = types.bool;
       default = false;

@@ -70,6 +70,7 @@ in
       SNCTRLR_DEBUG_ENABLED = cfg.debug;
       SNCTRLR_SETUP_MASQUERADE = cfg.masquerade;
       SNCTRLR_SETUP_SNAT = cfg.snat;
+      SNCTRLR_SETUP_ACCEPT = cfg.accept;
       SNCTRLR_IPTABLES_TIMEOUT_SEC = cfg.iptablesTimeout;
       SNCTRLR_AUTOREFRESH_PERIOD_SEC = cfg.refreshPeriod;
       SNCTRLR_MAX_FINALIZE_WAIT_MINUTES = cfg.maxFinalizeWait;

@@ -22,7 +22,7 @@ pub async fn held(tools: &Tools) -> Result<Held, ToolError> {
     for family in Family::ALL {
         for table in Table::ALL {
             let listing = Listing::parse(&tools.list_table(family, table).await?);
-            if listing != Listing::default() {
+            if !listing.is_empty() {
                 held.tables.insert((family, table), listing);
             }
         }

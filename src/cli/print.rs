@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
@@ -6,7 +7,7 @@ use super::table::table;
 use super::view::{View, ip, reading_order, tool};
 use crate::model::{Family, NeighbourState};
 use crate::plan::{InterfaceOutcome, MappingOutcome, Plan};
-use crate::ruleset::Table;
+use crate::ruleset::{Builtin, Rule, Table};
 
 /// The plan as a person reads it: interfaces, Mappings, then what is programmed, in the order in which a packet meets it.
 pub(super) fn text(plan: &Plan, objects_known: bool) -> String {
@@ -29,6 +30,12 @@ pub(super) fn text(plan: &Plan, objects_known: bool) -> String {
                 }
                 for (builtin, hook) in &rules.hooks {
                     let _ = writeln!(out, "-I {builtin} {hook}");
+                }
+                if !rules.passes.is_empty() {
+                    let _ = writeln!(out, "# directly ahead of the first DROP or REJECT without matches, else last:");
+                }
+                for (builtin, pass) in &rules.passes {
+                    let _ = writeln!(out, "-A {builtin} {pass}");
                 }
                 for name in reading_order(rules) {
                     for rule in &rules.chains[name] {
@@ -146,8 +153,10 @@ pub(super) fn json(plan: &Plan) -> Value {
         .collect();
     let mut tables = Map::new();
     for ((family, table), rules) in &plan.dataplane.tables {
-        let hooks: Map<String, Value> =
-            rules.hooks.iter().map(|(builtin, rule)| (builtin.to_string(), json!(rule.to_string()))).collect();
+        let by_builtin = |rules: &BTreeMap<Builtin, Rule>| -> Map<String, Value> {
+            rules.iter().map(|(builtin, rule)| (builtin.to_string(), json!(rule.to_string()))).collect()
+        };
+        let (hooks, passes) = (by_builtin(&rules.hooks), by_builtin(&rules.passes));
         let chains: Map<String, Value> = reading_order(rules)
             .into_iter()
             .map(|name| {
@@ -155,7 +164,7 @@ pub(super) fn json(plan: &Plan) -> Value {
             })
             .collect();
         let of_family = tables.entry(json!(family).as_str().unwrap_or_default()).or_insert_with(|| json!({}));
-        of_family[table.as_str()] = json!({ "hooks": hooks, "chains": chains });
+        of_family[table.as_str()] = json!({ "hooks": hooks, "passes": passes, "chains": chains });
     }
     let sets: Map<String, Value> = View::of(&plan.dataplane)
         .sets

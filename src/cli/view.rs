@@ -5,13 +5,13 @@ use crate::apply::held::{Held, HeldKind, HeldSet};
 use crate::apply::sysctl;
 use crate::model::{Family, Host};
 use crate::ruleset::{
-    Builtin, Dataplane, IpSet, PolicyRule, Route, RouteTarget, RuleSelector, SetKind, Sysctl, Table, TableRules,
+    Dataplane, IpSet, PolicyRule, Route, RouteTarget, RuleSelector, SetKind, Sysctl, Table, TableRules,
 };
 
 /// A dataplane as lines of text, in the notation of the tools that show it: what `plan` prints and `plan --diff` compares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// Rules in their order, by family, table and chain; a built-in chain holds our hook only.
+    /// Rules in their order, by family, table and chain; a built-in chain holds our own rules only.
     pub(super) chains: BTreeMap<(Family, Table, String), Vec<String>>,
     pub(super) sets: BTreeMap<String, SetView>,
     pub(super) rules: BTreeSet<(Family, u32, String)>,
@@ -33,8 +33,9 @@ impl View {
     pub(super) fn of(dataplane: &Dataplane) -> Self {
         let mut chains = BTreeMap::new();
         for ((family, table), rules) in &dataplane.tables {
-            for (builtin, hook) in &rules.hooks {
-                chains.insert((*family, *table, builtin.to_string()), vec![hook.spelled(*family)]);
+            for builtin in rules.builtins() {
+                let lines = rules.of_builtin(builtin).map(|rule| rule.spelled(*family)).collect();
+                chains.insert((*family, *table, builtin.to_string()), lines);
             }
             for (name, chain) in &rules.chains {
                 chains.insert((*family, *table, name.clone()), chain.iter().map(|r| r.spelled(*family)).collect());
@@ -53,12 +54,12 @@ impl View {
     pub(super) fn of_held(held: &Held, host: &Host, sysctls: &BTreeMap<Sysctl, String>) -> Self {
         let mut chains = BTreeMap::new();
         for ((family, table), listing) in &held.tables {
-            for (builtin, hook) in &listing.hooks {
-                let mut lines = hook.copies.clone();
-                if !hook.first {
-                    lines.insert(0, "# rules of others stand before our hook".to_owned());
-                }
-                chains.insert((*family, *table, builtin.to_string()), lines);
+            let hooks = listing.hooks.iter().map(|hook| (hook, "# rules of others stand before our hook"));
+            let passes = listing.passes.iter().map(|pass| (pass, "# not where it belongs among the rules of others"));
+            for ((builtin, state), misplaced) in hooks.chain(passes) {
+                let lines: &mut Vec<String> = chains.entry((*family, *table, builtin.to_string())).or_default();
+                lines.extend((!state.in_place).then(|| misplaced.to_owned()));
+                lines.extend(state.copies.iter().cloned());
             }
             for (name, lines) in &listing.chains {
                 chains.insert((*family, *table, name.clone()), lines.clone());
@@ -237,8 +238,9 @@ pub(super) fn route_line(route: &Route) -> String {
 pub(super) fn reading_order(rules: &TableRules) -> Vec<&str> {
     let mut order: Vec<&str> = Vec::new();
     let mut seen = BTreeSet::new();
-    let hooks: BTreeMap<Builtin, _> = rules.hooks.iter().map(|(b, r)| (*b, r)).collect();
-    let mut stack: Vec<&str> = hooks.values().rev().filter_map(|r| r.target.chain()).collect();
+    let ours = rules.builtins().flat_map(|builtin| rules.of_builtin(builtin));
+    let mut stack: Vec<&str> = ours.filter_map(|r| r.target.chain()).collect();
+    stack.reverse();
     while let Some(name) = stack.pop() {
         let Some(chain) = rules.chains.get(name) else { continue };
         if seen.insert(name) {
@@ -253,7 +255,7 @@ pub(super) fn reading_order(rules: &TableRules) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Match, Rule, SetMember, Target};
+    use crate::ruleset::{Builtin, Match, Rule, SetMember, Target};
 
     fn dataplane() -> Dataplane {
         let mut d = Dataplane::default();

@@ -20,6 +20,8 @@ pub struct BorderConfig {
     pub masquerade: bool,
     /// `SNCTRLR_SETUP_SNAT`.
     pub snat: bool,
+    /// `SNCTRLR_SETUP_ACCEPT`: mapped packets pass what others drop in filter.
+    pub accept: bool,
     /// `SNCTRLR_MAX_PORTS_PER_MAPPING`, 1 to 256.
     pub max_ports_per_mapping: usize,
     /// `SNCTRLR_INSIDE_PREFIXES`: interface names beginning so are inside even before they are seen (`cali` for `cali+`).
@@ -42,6 +44,7 @@ impl PartialEq for BorderConfig {
             && self.gateway_offsets == other.gateway_offsets
             && self.masquerade == other.masquerade
             && self.snat == other.snat
+            && self.accept == other.accept
             && self.max_ports_per_mapping == other.max_ports_per_mapping
             && self.inside_prefixes == other.inside_prefixes
             && self.openings == other.openings

@@ -23,6 +23,21 @@ pub struct TableRules {
     pub chains: BTreeMap<String, Chain>,
     /// The rule that must stand first in a built-in chain.
     pub hooks: BTreeMap<Builtin, Rule>,
+    /// The rule that must stand directly ahead of the first DROP or REJECT without matches of a built-in chain, or last where there is
+    /// none: behind everything that others decide, ahead of what they do with the rest.
+    pub passes: BTreeMap<Builtin, Rule>,
+}
+
+impl TableRules {
+    /// Our rules of a built-in chain, in their order.
+    pub fn of_builtin(&self, builtin: Builtin) -> impl Iterator<Item = &Rule> {
+        self.hooks.get(&builtin).into_iter().chain(self.passes.get(&builtin))
+    }
+
+    /// The built-in chains in which a rule of ours stands.
+    pub fn builtins(&self) -> impl Iterator<Item = Builtin> {
+        Builtin::ALL.into_iter().filter(|b| self.hooks.contains_key(b) || self.passes.contains_key(b))
+    }
 }
 
 pub type Chain = Vec<Rule>;

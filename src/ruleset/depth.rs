@@ -8,7 +8,7 @@ use super::{Builtin, Rule, TableRules};
 /// Chains that lead back to themselves have no longest way: `usize::MAX`, which the kernel refuses too.
 pub fn depth(rules: &TableRules, hook: Builtin) -> usize {
     let mut known = BTreeMap::new();
-    rules.hooks.get(&hook).map_or(0, |rule| below(rules, std::slice::from_ref(rule), &mut known))
+    rules.of_builtin(hook).map(|rule| below(rules, std::slice::from_ref(rule), &mut known)).max().unwrap_or(0)
 }
 
 /// The longest way that begins with one of these rules. `known` holds finished chains, and `usize::MAX` for those under way, so that
@@ -47,6 +47,7 @@ mod tests {
         TableRules {
             chains: chains.iter().map(|(name, rules)| ((*name).to_owned(), rules.clone())).collect(),
             hooks: [(Builtin::Prerouting, jump("A"))].into(),
+            ..TableRules::default()
         }
     }
 

@@ -45,6 +45,10 @@ pub const DNAT: &str = "SMARTNAT-DNAT";
 pub const SNAT: &str = "SMARTNAT-SNAT";
 // filter
 pub const REFUSE: &str = "SMARTNAT-REFUSE";
+/// Mapped packets pass what others do with the rest of FORWARD, INPUT and OUTPUT.
+pub const PASS: &str = "SMARTNAT-PASS";
+pub const PASS_IN: &str = "SMARTNAT-PASS-IN";
+pub const PASS_OUT: &str = "SMARTNAT-PASS-OUT";
 // security
 pub const GUARD: &str = "SMARTNAT-GUARD";
 
@@ -69,6 +73,11 @@ pub fn priority_from(net: &IpNet) -> u32 {
 /// Whether a chain is ours by name.
 pub fn is_our_chain(name: &str) -> bool {
     name.starts_with(CHAIN_PREFIX)
+}
+
+/// Whether a chain of ours belongs ahead of others' last word, and not at the beginning of a built-in chain.
+pub fn is_pass_chain(name: &str) -> bool {
+    [PASS, PASS_IN, PASS_OUT].contains(&name)
 }
 
 /// Whether an ipset is ours by name.

@@ -35,6 +35,8 @@ pub enum Match {
     CtState(CtState),
     /// `! --ctstate DNAT`: no destination translation was made.
     NotDnated,
+    /// `--ctstate DNAT`: a destination translation was made.
+    Dnated,
     CtDirection(CtDirection),
     ConnMark {
         value: u32,
@@ -298,6 +300,7 @@ impl fmt::Display for Match {
             Match::CtState(CtState::New) => f.write_str("-m conntrack --ctstate NEW"),
             Match::CtState(CtState::Established) => f.write_str("-m conntrack --ctstate RELATED,ESTABLISHED"),
             Match::NotDnated => f.write_str("-m conntrack ! --ctstate DNAT"),
+            Match::Dnated => f.write_str("-m conntrack --ctstate DNAT"),
             Match::CtDirection(CtDirection::Original) => f.write_str("-m conntrack --ctdir ORIGINAL"),
             Match::CtDirection(CtDirection::Reply) => f.write_str("-m conntrack --ctdir REPLY"),
             Match::ConnMark { value, mask, invert } => {

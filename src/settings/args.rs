@@ -44,6 +44,10 @@ pub struct SettingsArgs {
     #[arg(long, env = "SNCTRLR_SETUP_SNAT", value_name = "BOOL", global = true)]
     pub setup_snat: Option<String>,
 
+    /// Let mapped packets pass where others drop or refuse what they do not know (policies and last rules of the filter table) [default: true]
+    #[arg(long, env = "SNCTRLR_SETUP_ACCEPT", value_name = "BOOL", global = true)]
+    pub setup_accept: Option<String>,
+
     /// Longest time that a call of iptables, ipset or another kernel tool may take, in seconds [default: 10]
     #[arg(long, env = "SNCTRLR_IPTABLES_TIMEOUT_SEC", value_name = "SECONDS", global = true)]
     pub iptables_timeout_sec: Option<String>,
@@ -115,7 +119,7 @@ impl SettingsArgs {
     }
 
     /// Every setting under the name of its variable.
-    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 22] {
+    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 23] {
         [
             ("SNCTRLR_DEFAULT_GW_INTERFACE", &mut self.default_gw_interface),
             ("SNCTRLR_INTERFACES_PATTERN", &mut self.interfaces_pattern),
@@ -125,6 +129,7 @@ impl SettingsArgs {
             ("SNCTRLR_DEBUG_ENABLED", &mut self.debug_enabled),
             ("SNCTRLR_SETUP_MASQUERADE", &mut self.setup_masquerade),
             ("SNCTRLR_SETUP_SNAT", &mut self.setup_snat),
+            ("SNCTRLR_SETUP_ACCEPT", &mut self.setup_accept),
             ("SNCTRLR_IPTABLES_TIMEOUT_SEC", &mut self.iptables_timeout_sec),
             ("SNCTRLR_AUTOREFRESH_PERIOD_SEC", &mut self.autorefresh_period_sec),
             ("SNCTRLR_MAX_FINALIZE_WAIT_MINUTES", &mut self.max_finalize_wait_minutes),

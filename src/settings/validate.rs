@@ -143,6 +143,7 @@ impl SettingsArgs {
             c.optional("SNCTRLR_GW_ADDRESS_OFFSET", self.gw_address_offset, GatewayOffsets::from(1), gateway_offsets);
         let masquerade = c.optional("SNCTRLR_SETUP_MASQUERADE", self.setup_masquerade, true, boolean);
         let snat = c.optional("SNCTRLR_SETUP_SNAT", self.setup_snat, false, boolean);
+        let accept = c.optional("SNCTRLR_SETUP_ACCEPT", self.setup_accept, true, boolean);
         let max_ports = c.optional(
             "SNCTRLR_MAX_PORTS_PER_MAPPING",
             self.max_ports_per_mapping,
@@ -168,6 +169,7 @@ impl SettingsArgs {
             gateway_offsets: gateway_offsets?,
             masquerade: masquerade?,
             snat: snat?,
+            accept: accept?,
             max_ports_per_mapping: max_ports?,
             inside_prefixes: inside_prefixes?,
             openings: openings?,

@@ -175,6 +175,7 @@ impl<'a> Matcher<'a> {
             Match::CtState(CtState::New) => connection.is_some_and(|c| c.new).into(),
             Match::CtState(CtState::Established) => connection.is_some_and(|c| !c.new).into(),
             // xt_conntrack asks for states first: what has no connection was not translated either, so the inversion holds.
+            Match::Dnated => connection.is_some_and(|c| c.dnat).into(),
             Match::NotDnated => connection.is_none_or(|c| !c.dnat).into(),
             Match::CtDirection(direction) => connection.is_some_and(|c| c.direction == *direction).into(),
             // xt_connmark: without a connection there is no match, inverted or not.

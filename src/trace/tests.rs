@@ -60,8 +60,11 @@ fn remembered(set: &str) -> Match {
 /// A dataplane with one table whose hook jumps to the first chain.
 fn plane(table: Table, hook: Builtin, chains: Vec<(String, Vec<Rule>)>) -> Dataplane {
     let first = chains[0].0.clone();
-    let rules =
-        TableRules { hooks: [(hook, rule([], Target::Jump(first)))].into(), chains: chains.into_iter().collect() };
+    let rules = TableRules {
+        hooks: [(hook, rule([], Target::Jump(first)))].into(),
+        chains: chains.into_iter().collect(),
+        ..TableRules::default()
+    };
     Dataplane { tables: [((Family::Ipv4, table), rules)].into(), ..Dataplane::default() }
 }
 
@@ -137,6 +140,7 @@ fn a_packet_without_connection_matches_no_connmark_but_counts_as_not_translated(
     assert!(!about(Match::CtState(CtState::Established)));
     assert!(!about(Match::CtDirection(CtDirection::Original)));
     assert!(about(Match::NotDnated));
+    assert!(!about(Match::Dnated));
 }
 
 #[test]

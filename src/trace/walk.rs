@@ -171,11 +171,11 @@ impl<'a> Walk<'a> {
             let path = if hook == Builtin::Prerouting { self.translate(&mut state, path) } else { path };
             return self.hook(hook, rest, state, path);
         }
-        let rule = self.dataplane.tables.get(&(self.family, table)).and_then(|t| t.hooks.get(&hook));
-        let frames = rule
-            .map(|rule| Frame { chain: hook.as_str(), rules: std::slice::from_ref(rule), next: 0, depth: 0 })
-            .into_iter()
-            .collect();
+        let ours = self.dataplane.tables.get(&(self.family, table)).into_iter().flat_map(|t| t.of_builtin(hook));
+        let frame = |rule| Frame { chain: hook.as_str(), rules: std::slice::from_ref(rule), next: 0, depth: 0 };
+        let mut frames: Vec<_> = ours.map(frame).collect();
+        // The innermost frame is asked first.
+        frames.reverse();
         self.walk(Position { hook, tables, frames }, state, path)
     }
 

@@ -16,6 +16,7 @@ mod foreign;
 mod forwarding;
 mod interfaces;
 mod lifecycle;
+mod others_drop;
 mod pods;
 mod repair;
 mod same_subnet;

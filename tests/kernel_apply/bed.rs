@@ -89,6 +89,7 @@ pub fn table<const N: usize>(hooks: &[(Builtin, &str)], chains: [(&str, Chain); 
     TableRules {
         chains: chains.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect(),
         hooks: hooks.iter().map(|(builtin, chain)| (*builtin, jump(chain))).collect(),
+        ..TableRules::default()
     }
 }
 

@@ -149,7 +149,7 @@ proptest! {
                 prop_assert!(depth <= ownership::MAX_CHAIN_DEPTH, "{depth} chains");
             }
             let mut led_to = BTreeSet::new();
-            for rule in table.chains.values().flatten().chain(table.hooks.values()) {
+            for rule in table.chains.values().flatten().chain(table.hooks.values()).chain(table.passes.values()) {
                 if let Some(chain) = rule.target.chain() {
                     prop_assert!(table.chains.contains_key(chain), "{chain} is missing");
                     led_to.insert(chain);

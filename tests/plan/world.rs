@@ -21,6 +21,7 @@ pub fn config() -> BorderConfig {
         gateway_offsets: 1.into(),
         masquerade: true,
         snat: false,
+        accept: true,
         max_ports_per_mapping: 256,
         inside_prefixes: vec![],
         openings: vec![Opening::IcmpEcho, Opening::Dhcp],

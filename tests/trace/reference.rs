@@ -149,6 +149,7 @@ fn table(hooks: &[(Builtin, &str)], chains: Vec<(&str, Vec<Rule>)>) -> TableRule
     TableRules {
         hooks: hooks.iter().map(|(hook, chain)| (*hook, Rule::new([], jump(chain)))).collect(),
         chains: chains.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect(),
+        ..TableRules::default()
     }
 }
 

@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use super::layout::{At, Layout, Lead};
 use super::listing::{HookState, Listing};
 use super::spelling::Spelling;
 use crate::apply::applied::{Repair, RepairKind, Writes, family_name};
 use crate::apply::diff::diff_maps;
 use crate::model::Family;
-use crate::ruleset::{Builtin, Chain, Table, TableRules};
+use crate::ruleset::{Builtin, Chain, Rule, Table, TableRules};
 
 /// What we know one table to hold on our behalf.
 #[derive(Debug, Default)]
 pub struct TableState {
     pub chains: BTreeMap<String, Held>,
-    pub hooks: BTreeMap<Builtin, HookState>,
+    pub leads: BTreeMap<(Builtin, Lead), LeadState>,
+    pub layouts: BTreeMap<Builtin, Layout>,
     pub pinned: BTreeSet<String>,
 }
 
@@ -25,11 +27,24 @@ pub enum Held {
     Found(Vec<String>),
 }
 
+/// Our rules of one sort in a built-in chain.
+#[derive(Debug, Default)]
+pub struct LeadState {
+    pub copies: Vec<String>,
+    /// Whether the first copy stands where it belongs.
+    pub in_place: bool,
+}
+
 impl From<Listing> for TableState {
     fn from(listing: Listing) -> Self {
+        let of = |lead, states: BTreeMap<Builtin, HookState>| {
+            let state = |s: HookState| LeadState { copies: s.copies, in_place: s.in_place };
+            states.into_iter().map(move |(builtin, s)| ((builtin, lead), state(s)))
+        };
         TableState {
             chains: listing.chains.into_iter().map(|(name, rules)| (name, Held::Found(rules))).collect(),
-            hooks: listing.hooks,
+            leads: of(Lead::Hook, listing.hooks).chain(of(Lead::Pass, listing.passes)).collect(),
+            layouts: listing.layouts,
             pinned: listing.pinned,
         }
     }
@@ -46,14 +61,15 @@ pub struct Change<'a> {
     delete: Vec<String>,
     /// The same, kept by a foreign rule: emptied.
     empty: Vec<String>,
-    hooks: Vec<HookChange>,
+    leads: Vec<LeadChange>,
 }
 
 #[derive(Debug)]
-struct HookChange {
+struct LeadChange {
     builtin: Builtin,
+    lead: Lead,
     remove: Vec<String>,
-    insert: Option<String>,
+    insert: Option<(At, String)>,
 }
 
 impl<'a> Change<'a> {
@@ -76,24 +92,9 @@ impl<'a> Change<'a> {
             fill: fill.map(|(name, chain)| (name.as_str(), chain)).collect(),
             delete: Vec::new(),
             empty: Vec::new(),
-            hooks: Vec::new(),
+            leads: lead_changes(family, wanted, held, spelling, removes),
         };
-        let wanted_hooks: BTreeMap<Builtin, String> =
-            wanted.hooks.iter().map(|(builtin, rule)| (*builtin, rule.spelled(family))).collect();
-        let hooks = diff_maps(&wanted_hooks, &held.hooks, |text, state| in_place(text, state, spelling));
-        let missing = hooks.missing.into_iter().map(|(builtin, text)| (builtin, text, Vec::new()));
-        let altered = hooks.altered.into_iter().map(|(builtin, text, state)| (builtin, text, state.copies.clone()));
-        change.hooks.extend(missing.chain(altered).map(|(builtin, text, remove)| HookChange {
-            builtin: *builtin,
-            remove,
-            insert: Some(text.clone()),
-        }));
         if removes {
-            change.hooks.extend(hooks.surplus.into_iter().map(|(builtin, state)| HookChange {
-                builtin: *builtin,
-                remove: state.copies.clone(),
-                insert: None,
-            }));
             for (name, content) in chains.surplus {
                 if !held.pinned.contains(name) {
                     change.delete.push(name.clone());
@@ -106,12 +107,12 @@ impl<'a> Change<'a> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.fill.is_empty() && self.delete.is_empty() && self.empty.is_empty() && self.hooks.is_empty()
+        self.fill.is_empty() && self.delete.is_empty() && self.empty.is_empty() && self.leads.is_empty()
     }
 
     pub fn count(&self, writes: &mut Writes) {
         writes.chains += self.fill.len() + self.delete.len() + self.empty.len();
-        writes.hooks += self.hooks.len();
+        writes.hooks += self.leads.len();
     }
 
     /// Appends this table's block. Declared chains are flushed; the kernel takes a block as a whole or not at all.
@@ -128,12 +129,16 @@ impl<'a> Change<'a> {
         for name in self.delete.iter().chain(&self.empty) {
             writeln!(out, "-F {name}")?;
         }
-        for hook in &self.hooks {
-            for copy in &hook.remove {
-                writeln!(out, "-D {} {copy}", hook.builtin)?;
+        for lead in &self.leads {
+            for copy in &lead.remove {
+                writeln!(out, "-D {} {copy}", lead.builtin)?;
             }
-            if let Some(rule) = &hook.insert {
-                writeln!(out, "-I {} 1 {rule}", hook.builtin)?;
+        }
+        for LeadChange { builtin, insert, .. } in &self.leads {
+            match insert {
+                Some((At::Number(number), rule)) => writeln!(out, "-I {builtin} {number} {rule}")?,
+                Some((At::Last, rule)) => writeln!(out, "-A {builtin} {rule}")?,
+                None => {}
             }
         }
         for (name, chain) in &self.fill {
@@ -168,17 +173,19 @@ impl<'a> Change<'a> {
                 push(RepairKind::Chain, name, "was added by somebody else");
             }
         }
-        for hook in &self.hooks {
-            let name = hook.builtin.as_str();
-            match (before.hooks.get(&hook.builtin), found.hooks.get(&hook.builtin)) {
+        for lead in &self.leads {
+            let key = (lead.builtin, lead.lead);
+            let name = lead.builtin.as_str();
+            match (before.leads.get(&key), found.leads.get(&key)) {
                 (Some(_), None) => push(RepairKind::Hook, name, "was removed"),
                 (None, Some(_)) => push(RepairKind::Hook, name, "was added by somebody else"),
                 (Some(known), Some(read)) if read.copies.len() > known.copies.len() => {
                     push(RepairKind::Hook, name, "was there more than once");
                 }
-                (Some(known), Some(read)) if known.first && !read.first => {
-                    push(RepairKind::Hook, name, "was not the first rule any more");
-                }
+                (Some(known), Some(read)) if known.in_place && !read.in_place => match lead.lead {
+                    Lead::Hook => push(RepairKind::Hook, name, "was not the first rule any more"),
+                    Lead::Pass => push(RepairKind::Hook, name, "did not stand ahead of others' last word any more"),
+                },
                 (Some(known), Some(read))
                     if known.copies.iter().any(|text| !spelling.same_among(text, &read.copies)) =>
                 {
@@ -201,15 +208,14 @@ impl<'a> Change<'a> {
         for name in &self.empty {
             state.chains.insert(name.clone(), Held::Found(Vec::new()));
         }
-        for hook in &self.hooks {
-            match &hook.insert {
-                Some(rule) => {
-                    state.hooks.insert(hook.builtin, HookState { copies: vec![rule.clone()], first: true });
-                }
-                None => {
-                    state.hooks.remove(&hook.builtin);
-                }
-            }
+        for LeadChange { builtin, lead, .. } in &self.leads {
+            state.leads.remove(&(*builtin, *lead));
+            state.layouts.entry(*builtin).or_default().take_out(*lead);
+        }
+        for LeadChange { builtin, lead, insert, .. } in &self.leads {
+            let Some((at, rule)) = insert else { continue };
+            state.leads.insert((*builtin, *lead), LeadState { copies: vec![rule.clone()], in_place: true });
+            state.layouts.entry(*builtin).or_default().put(*lead, *at);
         }
     }
 
@@ -221,8 +227,8 @@ impl<'a> Change<'a> {
                 learned |= spelling.learn_chain(self.family, chain, lines);
             }
         }
-        for hook in &self.hooks {
-            if let (Some(text), Some(state)) = (&hook.insert, read.hooks.get(&hook.builtin))
+        for lead in &self.leads {
+            if let (Some((_, text)), Some(state)) = (&lead.insert, read.leads.get(&(lead.builtin, lead.lead)))
                 && let [copy] = state.copies.as_slice()
             {
                 learned |= spelling.learn(text, copy);
@@ -232,8 +238,47 @@ impl<'a> Change<'a> {
     }
 }
 
-fn in_place(text: &str, state: &HookState, spelling: &Spelling) -> bool {
-    matches!(state.copies.as_slice(), [copy] if spelling.same(text, copy)) && state.first
+/// In the order of writing: a hook comes before the pass of the same chain, whose number counts it.
+fn lead_changes(
+    family: Family,
+    wanted: &TableRules,
+    held: &TableState,
+    spelling: &Spelling,
+    removes: bool,
+) -> Vec<LeadChange> {
+    let of = |lead, rules: &BTreeMap<Builtin, Rule>| -> Vec<_> {
+        rules.iter().map(|(builtin, rule)| ((*builtin, lead), rule.spelled(family))).collect()
+    };
+    let wanted: BTreeMap<(Builtin, Lead), String> =
+        of(Lead::Hook, &wanted.hooks).into_iter().chain(of(Lead::Pass, &wanted.passes)).collect();
+    let leads = diff_maps(&wanted, &held.leads, |text, state| {
+        state.in_place && matches!(state.copies.as_slice(), [copy] if spelling.same(text, copy))
+    });
+    let missing = leads.missing.into_iter().map(|(key, text)| (*key, Some(text), None));
+    let altered = leads.altered.into_iter().map(|(key, text, state)| (*key, Some(text), Some(state)));
+    let surplus = leads.surplus.into_iter().filter(|_| removes).map(|(key, state)| (*key, None, Some(state)));
+    let mut changed: Vec<_> = missing.chain(altered).chain(surplus).collect();
+    changed.sort_by_key(|(key, ..)| *key);
+
+    let inserts = |builtin, lead| changed.iter().any(|(key, text, _)| *key == (builtin, lead) && text.is_some());
+    let goes = |builtin, lead| changed.iter().any(|(key, ..)| *key == (builtin, lead));
+    let place = |(builtin, lead)| match lead {
+        Lead::Hook => At::Number(1),
+        Lead::Pass => {
+            let nothing = Layout::default();
+            let layout = held.layouts.get(&builtin).unwrap_or(&nothing);
+            layout.place_of_pass(inserts(builtin, Lead::Hook), |lead| goes(builtin, lead))
+        }
+    };
+    changed
+        .iter()
+        .map(|(key, text, state)| LeadChange {
+            builtin: key.0,
+            lead: key.1,
+            remove: state.map(|s| s.copies.clone()).unwrap_or_default(),
+            insert: text.map(|text| (place(*key), text.clone())),
+        })
+        .collect()
 }
 
 impl Held {
@@ -257,7 +302,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Match, Rule, Target};
+    use crate::ruleset::{Match, Target};
 
     const KEY: (Family, Table) = (Family::Ipv4, Table::Nat);
 
@@ -269,6 +314,7 @@ mod tests {
                 ("SMARTNAT-B".to_owned(), chain(Target::Return)),
             ]),
             hooks: BTreeMap::from([(Builtin::Prerouting, Rule::new([], Target::Jump("SMARTNAT-A".into())))]),
+            ..TableRules::default()
         }
     }
 
@@ -307,7 +353,7 @@ mod tests {
         assert_eq!(
             text_of(&full),
             "*nat\n:SMARTNAT-B - [0:0]\n-F SMARTNAT-OLD\n-F SMARTNAT-PINNED\n-D PREROUTING -j SMARTNAT-A\n\
-             -D PREROUTING -j SMARTNAT-A\n-I PREROUTING 1 -j SMARTNAT-A\n-D INPUT -j SMARTNAT-OLD\n\
+             -D PREROUTING -j SMARTNAT-A\n-D INPUT -j SMARTNAT-OLD\n-I PREROUTING 1 -j SMARTNAT-A\n\
              -A SMARTNAT-B -i eth1 -j RETURN\n-X SMARTNAT-OLD\nCOMMIT\n"
         );
         let border = Change::plan(KEY, &wanted, &held(), &spelling, false);

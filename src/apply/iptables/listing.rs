@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::layout::{Layout, Lead, Seen};
+use super::words::unquoted_words;
 use crate::ruleset::Builtin;
 use crate::ruleset::ownership::{CHAIN_PREFIX, is_our_chain};
 
@@ -10,16 +12,20 @@ use crate::ruleset::ownership::{CHAIN_PREFIX, is_our_chain};
 pub struct Listing {
     pub chains: BTreeMap<String, Vec<String>>,
     pub hooks: BTreeMap<Builtin, HookState>,
+    /// The same for the chains that belong ahead of others' last word.
+    pub passes: BTreeMap<Builtin, HookState>,
     /// Chains of ours that a foreign chain leads to: they cannot be deleted.
     pub pinned: BTreeSet<String>,
+    /// The order of the built-in chains that have rules, foreign ones too.
+    pub(super) layouts: BTreeMap<Builtin, Layout>,
 }
 
 /// The rules of a built-in chain that lead to a chain of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HookState {
     pub copies: Vec<String>,
-    /// Whether the first copy is the first rule of its built-in chain.
-    pub first: bool,
+    /// Whether the first copy stands where it belongs.
+    pub in_place: bool,
 }
 
 impl Listing {
@@ -30,8 +36,6 @@ impl Listing {
     /// As [`Self::parse`] for the chains that `mine` knows by name; all of them begin with one of `prefixes`.
     pub fn parse_for(text: &str, prefixes: &[&str], mine: impl Fn(&str) -> bool) -> Self {
         let mut listing = Listing::default();
-        // The built-in chain that is being listed, if a foreign or own rule of it was seen: only the first rule can be a hook in place.
-        let mut begun: BTreeSet<Builtin> = BTreeSet::new();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("-N ") {
                 if mine(name) {
@@ -39,7 +43,9 @@ impl Listing {
                 }
                 continue;
             }
-            let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) else { continue };
+            // A rule without match and target is only counted: `-A CHAIN`.
+            let Some(rest) = line.strip_prefix("-A ") else { continue };
+            let (chain, rule) = rest.split_once(' ').unwrap_or((rest, ""));
             if mine(chain) {
                 match listing.chains.get_mut(chain) {
                     Some(rules) => rules.push(rule.to_owned()),
@@ -48,23 +54,34 @@ impl Listing {
                 continue;
             }
             let builtin = Builtin::parse(chain);
-            let first = builtin.is_some_and(|b| begun.insert(b));
             // Nearly every foreign rule is done with here.
-            if !prefixes.iter().any(|prefix| rule.contains(prefix)) {
-                continue;
+            let target = if prefixes.iter().any(|prefix| rule.contains(prefix)) { target(rule) } else { None };
+            let target = target.filter(|target| mine(target));
+            match (builtin, target) {
+                (Some(builtin), Some(target)) => listing.lead(builtin, target, rule),
+                (Some(builtin), None) => listing.layouts.entry(builtin).or_default().push(Seen::foreign(rule)),
+                (None, Some(target)) => drop(listing.pinned.insert(target.to_owned())),
+                (None, None) => {}
             }
-            let Some(target) = target(rule).filter(|target| mine(target)) else { continue };
-            match builtin {
-                Some(builtin) => listing
-                    .hooks
-                    .entry(builtin)
-                    .or_insert(HookState { copies: Vec::new(), first })
-                    .copies
-                    .push(rule.to_owned()),
-                None => drop(listing.pinned.insert(target.to_owned())),
+        }
+        for (lead, states) in [(Lead::Hook, &mut listing.hooks), (Lead::Pass, &mut listing.passes)] {
+            for (builtin, state) in states {
+                state.in_place = listing.layouts.get(builtin).is_some_and(|layout| layout.in_place(lead));
             }
         }
         listing
+    }
+
+    fn lead(&mut self, builtin: Builtin, target: &str, rule: &str) {
+        let lead = Lead::of(target);
+        self.layouts.entry(builtin).or_default().push(Seen::Ours(lead));
+        let states = if lead == Lead::Pass { &mut self.passes } else { &mut self.hooks };
+        states.entry(builtin).or_default().copies.push(rule.to_owned());
+    }
+
+    /// Whether nothing is there of those whom it is about.
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.hooks.is_empty() && self.passes.is_empty() && self.pinned.is_empty()
     }
 }
 
@@ -73,32 +90,6 @@ fn target(rule: &str) -> Option<&str> {
     let mut words = unquoted_words(rule);
     words.find(|w| *w == "-j" || *w == "-g")?;
     words.next()
-}
-
-/// Words outside of double quotes (a comment may contain anything).
-pub fn unquoted_words(rule: &str) -> impl Iterator<Item = &str> {
-    let mut rest = rule;
-    std::iter::from_fn(move || {
-        loop {
-            rest = rest.trim_start_matches(' ');
-            if let Some(quoted) = rest.strip_prefix('"') {
-                let mut escaped = false;
-                let end = quoted.find(|c| {
-                    let closes = c == '"' && !escaped;
-                    escaped = c == '\\' && !escaped;
-                    closes
-                });
-                rest = end.map_or("", |end| &quoted[end + 1..]);
-                continue;
-            }
-            if rest.is_empty() {
-                return None;
-            }
-            let (word, tail) = rest.split_once(' ').unwrap_or((rest, ""));
-            rest = tail;
-            return Some(word);
-        }
-    })
 }
 
 #[cfg(test)]
@@ -123,9 +114,25 @@ mod tests {
         );
         let pre = &listing.hooks[&Builtin::Prerouting];
         assert_eq!(pre.copies, ["-j SMARTNAT-DNAT", "-s 10.0.0.0/8 -g SMARTNAT-DNAT"]);
-        assert!(!pre.first);
-        assert!(listing.hooks[&Builtin::Input].first);
+        assert!(!pre.in_place);
+        assert!(listing.hooks[&Builtin::Input].in_place);
         assert_eq!(listing.pinned, BTreeSet::from(["SMARTNAT-EMPTY".to_owned()]));
+    }
+
+    #[test]
+    fn a_pass_is_told_from_a_hook_and_its_place_from_the_whole_chain() {
+        let pass = "-A INPUT -j SMARTNAT-PASS-IN\n";
+        let text =
+            |behind: &str| format!("-A INPUT -j SMARTNAT-REFUSE\n-A INPUT -s 10.0.0.0/8 -j DROP\n{pass}{behind}");
+        for (behind, expected) in
+            [("", true), ("-A INPUT -j DROP\n", true), ("-A INPUT -s 10.0.0.1/32 -j DROP\n", false)]
+        {
+            let listing = Listing::parse(&text(behind));
+            assert_eq!(listing.passes[&Builtin::Input].in_place, expected, "{behind}");
+            assert_eq!(listing.passes[&Builtin::Input].copies, ["-j SMARTNAT-PASS-IN"]);
+            assert_eq!(listing.hooks[&Builtin::Input].copies, ["-j SMARTNAT-REFUSE"]);
+            assert!(listing.hooks[&Builtin::Input].in_place);
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Our chains and hooks in the tables of iptables and ip6tables.
 
 mod change;
+mod layout;
 mod listing;
 mod spelling;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use change::{Change, Held, TableState};
-pub(super) use listing::unquoted_words;
 pub use listing::{HookState, Listing};
 use spelling::Spelling;
+pub(super) use words::unquoted_words;
 
 use super::Scope;
 use super::applied::{Repair, Writes, family_name};
@@ -130,7 +132,7 @@ impl Tables {
 
     /// Whether anything of ours is in the tables, as far as they were looked at.
     pub fn any(&self) -> bool {
-        self.known.values().any(|k| !k.state.chains.is_empty() || !k.state.hooks.is_empty())
+        self.known.values().any(|k| !k.state.chains.is_empty() || !k.state.leads.is_empty())
     }
 
     /// Chains of ours that foreign rules keep from being deleted.

@@ -5,6 +5,7 @@ mod border;
 mod dispatch;
 mod egress;
 mod marking;
+mod pass;
 mod refuse;
 mod routing;
 mod tree;
@@ -115,6 +116,7 @@ pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
         dataplane.sets.insert(sets.external.to_owned(), IpSet::of(SetKind::HashIp(family), external));
     }
     refuse::compile(&context, &mut dataplane);
+    pass::compile(&context, &mut dataplane);
     routing::compile(&context, &mut dataplane);
     let services = IpSet::new(SetKind::HashIp(Family::Ipv4));
     dataplane.sets.insert(ownership::SET_SERVICES.to_owned(), services);

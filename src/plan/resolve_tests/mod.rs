@@ -19,6 +19,7 @@ pub fn config() -> BorderConfig {
         gateway_offsets: 1.into(),
         masquerade: true,
         snat: false,
+        accept: true,
         max_ports_per_mapping: 50,
         inside_prefixes: Vec::new(),
         openings: Vec::new(),

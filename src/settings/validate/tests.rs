@@ -27,6 +27,7 @@ fn defaults_are_those_of_the_operator_guide() {
     assert_eq!(s.state_dir, PathBuf::from("/run/smartnat"));
     assert!(s.border.masquerade);
     assert!(!s.border.snat);
+    assert!(s.border.accept);
     assert_eq!(s.border.gateway_offsets, 1.into());
     assert_eq!(s.border.max_ports_per_mapping, 50);
     assert_eq!(s.border.openings, [Opening::IcmpEcho, Opening::Dhcp]);
@@ -47,6 +48,7 @@ fn every_bad_setting_is_reported_at_once() {
         debug_enabled: bad("maybe"),
         setup_masquerade: bad("on"),
         setup_snat: bad("2"),
+        setup_accept: bad("perhaps"),
         iptables_timeout_sec: bad("0"),
         autorefresh_period_sec: bad("-1"),
         max_finalize_wait_minutes: bad("1h"),
@@ -64,10 +66,10 @@ fn every_bad_setting_is_reported_at_once() {
     };
     let error = args.validate().unwrap_err();
     let names: std::collections::BTreeSet<_> = error.bad.iter().map(|b| b.name).collect();
-    assert_eq!(names.len(), 20, "{error}");
-    assert_eq!(error.bad.len(), 20, "each once: {error}");
+    assert_eq!(names.len(), 21, "{error}");
+    assert_eq!(error.bad.len(), 21, "each once: {error}");
     let text = error.to_string();
-    assert!(text.starts_with("20 settings cannot be used:\n"), "{text}");
+    assert!(text.starts_with("21 settings cannot be used:\n"), "{text}");
     assert!(
         text.contains("SNCTRLR_MAX_PORTS_PER_MAPPING (--max-ports-per-mapping) is \"257\": it is out of range"),
         "{text}"
@@ -90,7 +92,7 @@ fn flags_named_in_messages_exist() {
             long
         })
         .collect();
-    assert_eq!(known.len(), 22);
+    assert_eq!(known.len(), 23);
 }
 
 #[test]
@@ -102,6 +104,7 @@ fn empty_means_default_except_where_it_has_a_meaning() {
         debug_enabled: empty(),
         setup_masquerade: empty(),
         setup_snat: empty(),
+        setup_accept: empty(),
         iptables_timeout_sec: empty(),
         max_ports_per_mapping: empty(),
         manifests: empty(),

@@ -83,6 +83,7 @@ fn chains() -> impl Strategy<Value = TableRules> {
         chains: chains.into_iter().enumerate().map(|(n, rules)| (chain(n), rules)).collect(),
         // The lab's own packets, which come from elsewhere, pass untouched.
         hooks: [(Builtin::Prerouting, Rule::new([Match::Source(net("192.0.2.0/24"))], Target::Jump(chain(0))))].into(),
+        ..TableRules::default()
     })
 }
 
@@ -148,6 +149,7 @@ fn the_kernel_refuses_chains_that_are_deeper_than_our_limit_and_no_others() {
                 .map(|n| (chain(n), if n + 1 < length { vec![Rule::new([], lead(n + 1))] } else { Vec::new() }))
                 .collect(),
             hooks: [(Builtin::Prerouting, Rule::new([], Target::Jump(chain(0))))].into(),
+            ..TableRules::default()
         };
         assert_eq!(depth(&rules, Builtin::Prerouting), length);
         let input = render::tables(&dataplane(rules), Family::Ipv4);

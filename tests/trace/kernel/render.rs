@@ -18,8 +18,10 @@ pub fn tables(plane: &Dataplane, family: Family) -> String {
                 _ = writeln!(text, "-A {chain} {rule}");
             }
         }
-        for (hook, rule) in &rules.hooks {
-            _ = writeln!(text, "-A {hook} {rule}");
+        for hook in rules.builtins() {
+            for rule in rules.of_builtin(hook) {
+                _ = writeln!(text, "-A {hook} {rule}");
+            }
         }
         _ = writeln!(text, "COMMIT");
     }

@@ -157,6 +157,7 @@ fn config(variant: Variant) -> BorderConfig {
         gateway_offsets: 1.into(),
         masquerade: variant.masquerade,
         snat: variant.snat,
+        accept: true,
         max_ports_per_mapping: 50,
         inside_prefixes: Vec::new(),
         openings: vec![Opening::IcmpEcho, Opening::Dhcp],
