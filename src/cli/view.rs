@@ -211,12 +211,11 @@ fn set_kind(kind: SetKind) -> String {
 
 /// As `ip rule` shows it.
 pub(super) fn rule_line(rule: &PolicyRule) -> String {
-    let selector = match &rule.selector {
-        RuleSelector::From(_) => rule.selector.to_string(),
-        _ => format!("from all {}", rule.selector),
+    let all = match &rule.selector {
+        RuleSelector::All | RuleSelector::From(_) => "",
+        RuleSelector::FwMark { .. } | RuleSelector::InInterface(_) | RuleSelector::OutInterface(_) => "from all ",
     };
-    let table = if rule.table == crate::ruleset::MAIN_TABLE { "main".to_owned() } else { rule.table.to_string() };
-    format!("{}: {selector} lookup {table}", rule.priority)
+    format!("{}: {all}{} {}", rule.priority, rule.selector, rule.action)
 }
 
 /// As `ip route show table N` shows it.
@@ -275,12 +274,8 @@ mod tests {
             target: RouteTarget::Unreachable,
             metric: 7,
         });
-        d.rules.insert(PolicyRule {
-            family: Family::Ipv4,
-            priority: 100,
-            selector: RuleSelector::FwMark { mark: 0x10000, mask: 0xfff0000 },
-            table: 1001,
-        });
+        let by_mark = RuleSelector::FwMark { mark: 0x10000, mask: 0xfff0000 };
+        d.rules.insert(PolicyRule::lookup(Family::Ipv4, 100, by_mark, 1001));
         d
     }
 

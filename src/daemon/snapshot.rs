@@ -93,12 +93,7 @@ mod tests {
 
     #[test]
     fn a_look_older_than_our_own_write_does_not_undo_it_and_a_newer_one_counts() {
-        let rule = PolicyRule {
-            family: Family::Ipv4,
-            priority: 100,
-            selector: RuleSelector::OutInterface("eth1".into()),
-            table: 1001,
-        };
+        let rule = PolicyRule::lookup(Family::Ipv4, 100, RuleSelector::OutInterface("eth1".into()), 1001);
         let mut snapshot = empty();
         let before = Instant::now();
         let written = before + Duration::from_millis(1);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{BorderConfig, InterfaceName};
-use crate::ruleset::{PolicyRule, RuleSelector};
+use crate::ruleset::{LOCAL_TABLE, PolicyRule, RuleSelector};
 
 /// Slots that our policy rules in the kernel remember.
 pub fn remembered(config: &BorderConfig, own_rules: &[PolicyRule]) -> BTreeMap<InterfaceName, u16> {
@@ -14,7 +14,9 @@ pub fn remembered(config: &BorderConfig, own_rules: &[PolicyRule]) -> BTreeMap<I
         .iter()
         .filter_map(|rule| match &rule.selector {
             RuleSelector::OutInterface(name) => {
-                let slot = u16::try_from(rule.table.checked_sub(config.route_table_base)?).ok()?;
+                // A twin remembers nothing, wherever the tables of slots begin.
+                let table = rule.table().filter(|table| *table != LOCAL_TABLE)?;
+                let slot = u16::try_from(table.checked_sub(config.route_table_base)?).ok()?;
                 (1..=config.marks.max_slot()).contains(&slot).then(|| (name.clone(), slot))
             }
             _ => None,
@@ -63,9 +65,22 @@ fn preferred(name: &str, max: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Family;
 
     fn names(list: &[&str]) -> BTreeSet<String> {
         list.iter().map(|s| s.to_string()).collect()
+    }
+
+    #[test]
+    fn rules_that_look_into_tables_of_slots_are_remembered_and_twins_never() {
+        let rule = |priority, name: &str, table| {
+            PolicyRule::lookup(Family::Ipv4, priority, RuleSelector::OutInterface(name.to_owned()), table)
+        };
+        let mut config = crate::plan::resolve_tests::config();
+        let rules = [rule(109, "eth1", LOCAL_TABLE), rule(110, "eth1", 1001), rule(109, "eth2", LOCAL_TABLE)];
+        assert_eq!(remembered(&config, &rules), BTreeMap::from([("eth1".to_owned(), 1)]));
+        config.route_table_base = 200;
+        assert_eq!(remembered(&config, &rules[2..]), BTreeMap::new());
     }
 
     #[test]

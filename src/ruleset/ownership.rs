@@ -10,7 +10,8 @@ pub const SET_PREFIX: &str = "SN-";
 /// rtm_protocol of our routes and FRA_PROTOCOL of our rules. Not in iproute2's list (which uses 99 for openr).
 pub const ROUTE_PROTOCOL: u8 = 83;
 
-/// Priorities of our policy rules: after `local` (0), before `main` (32766).
+/// Priorities of our policy rules: after `local` (0), before `main` (32766). [`TWIN`] ahead of each stands its twin.
+pub const PRIORITY_OUTSIDE: u32 = 88;
 pub const PRIORITY_INSIDE: u32 = 90;
 pub const PRIORITY_MARK: u32 = 100;
 pub const PRIORITY_INTERFACE: u32 = 110;
@@ -19,6 +20,10 @@ pub const PRIORITY_INTERFACE: u32 = 110;
 pub const PRIORITY_FROM: u32 = 120;
 /// No rule of ours has a higher number: it is that of the widest IPv6 network's.
 pub const PRIORITY_LAST: u32 = PRIORITY_FROM + 128;
+/// Where packets from outside go on: directly behind the last rule that goes by a mark, so that few rules of others are passed over.
+pub const PRIORITY_BEHIND: u32 = PRIORITY_MARK + 1;
+/// How far ahead of a rule its twin stands, which looks into the local table for the same packets.
+pub const TWIN: u32 = 1;
 /// Metric of the unreachable default behind the gateway's (the reference's figure: behind any other).
 pub const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 

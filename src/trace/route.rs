@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use crate::model::{Family, Host, InterfaceName};
-use crate::ruleset::{Dataplane, MAIN_TABLE, PolicyRule, RouteTarget, RuleSelector};
+use crate::ruleset::{Dataplane, MAIN_TABLE, PolicyRule, RouteTarget, RuleAction, RuleSelector};
 
 /// What the kernel decides for a packet that came by a wire.
 pub(super) enum Decision<'a> {
@@ -51,14 +51,15 @@ pub(super) fn decide<'a>(
     if local {
         return Decision::Local;
     }
-    let ours = dataplane.rules.iter().filter(|rule| rule.family == family);
-    let matching = ours.filter(|rule| match &rule.selector {
+    let asked = rules_asked(dataplane, family, |selector| match selector {
+        RuleSelector::All => true,
         RuleSelector::FwMark { mark: value, mask } => mark & mask == *value,
+        RuleSelector::InInterface(name) => name == in_interface,
         RuleSelector::From(net) => net.contains(&source),
         // What arrives by a wire has no output interface yet.
         RuleSelector::OutInterface(_) => false,
     });
-    for (table, by) in matching.map(|rule| (rule.table, By(Some(rule)))).chain([(MAIN_TABLE, By(None))]) {
+    for (table, by) in asked.into_iter().chain([(MAIN_TABLE, By(None))]) {
         match lookup(dataplane, host, table, destination) {
             None => {}
             Some(Candidate { way: Some((interface, _)), .. }) if stays_on_link(source) && interface != in_interface => {
@@ -71,6 +72,26 @@ pub(super) fn decide<'a>(
         }
     }
     Decision::NoRoute { by: None }
+}
+
+/// fib_rules_lookup: the tables that the matching rules of ours lead to, in the order in which they are asked.
+fn rules_asked(dataplane: &Dataplane, family: Family, matches: impl Fn(&RuleSelector) -> bool) -> Vec<(u32, By<'_>)> {
+    let ours: Vec<&PolicyRule> = dataplane.rules.iter().filter(|rule| rule.family == family).collect();
+    let mut asked = Vec::new();
+    let mut place = 0;
+    while let Some(rule) = ours.get(place) {
+        place += 1;
+        match rule.action {
+            _ if !matches(&rule.selector) => {}
+            RuleAction::Lookup(table) => asked.push((table, By(Some(*rule)))),
+            // Only ever forwards; one whose target is not there counts for nothing.
+            RuleAction::Goto(to) if to > rule.priority => {
+                place = ours.iter().position(|rule| rule.priority == to).unwrap_or(place);
+            }
+            RuleAction::Goto(_) | RuleAction::Nop => {}
+        }
+    }
+    asked
 }
 
 /// The longest prefix, then the lowest metric, among routes whose link is up.

@@ -454,6 +454,6 @@ fn connmark(target: &Target, state: &mut State<'_>) -> Effect {
 fn describe(by: &By<'_>) -> String {
     match by.0 {
         None => "the main table".to_owned(),
-        Some(rule) => format!("rule {}: {} lookup {}", rule.priority, rule.selector, rule.table),
+        Some(rule) => format!("rule {}: {} {}", rule.priority, rule.selector, rule.action),
     }
 }

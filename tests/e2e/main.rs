@@ -18,6 +18,7 @@ mod interfaces;
 mod lifecycle;
 mod others_drop;
 mod pods;
+mod policy_rules;
 mod repair;
 mod same_subnet;
 mod service;

@@ -23,12 +23,8 @@ fn cleanup_leaves_what_was_there_before_byte_for_byte() {
         let mut plane = full();
         let all = |key| Sysctl::Interface { family: Family::Ipv4, interface: "all".into(), key };
         plane.sysctls.extend([(all("arp_ignore"), "1".into()), (all("arp_announce"), "2".into())]);
-        plane.rules.insert(PolicyRule {
-            family: Family::Ipv4,
-            priority: 90,
-            selector: RuleSelector::FwMark { mark: 1 << 16, mask: 0xff << 16 },
-            table: 254,
-        });
+        let by_mark = RuleSelector::FwMark { mark: 1 << 16, mask: 0xff << 16 };
+        plane.rules.insert(PolicyRule::lookup(Family::Ipv4, 90, by_mark, 254));
         bed.applier.apply(&plane, &read_host().await.unwrap(), Scope::Full).await.unwrap();
         assert_eq!((forwarding().as_str(), ip_json("rule").len()), ("1", rules_before.len() + 1));
         // Somebody has his own idea of this one since.

@@ -23,13 +23,8 @@ fn plane() -> Dataplane {
             route("0.0.0.0/0", RouteTarget::Unreachable, UNREACHABLE_METRIC),
         ]
         .into(),
-        rules: [PolicyRule {
-            family: Family::Ipv4,
-            priority: 100,
-            selector: RuleSelector::FwMark { mark: 0x10000, mask: 0x0fff_0000 },
-            table: 1001,
-        }]
-        .into(),
+        rules: [PolicyRule::lookup(Family::Ipv4, 100, RuleSelector::FwMark { mark: 0x10000, mask: 0x0fff_0000 }, 1001)]
+            .into(),
         ..full()
     }
 }

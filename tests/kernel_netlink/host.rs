@@ -161,7 +161,7 @@ fn own_entries_are_told_by_protocol_number_and_odd_ones_are_strays() {
         assert_eq!(host.own_routes, expected.into());
 
         use smartnat::model::Family::{Ipv4, Ipv6};
-        let rule = |family, priority, selector| PolicyRule { family, priority, selector, table: 1001 };
+        let rule = |family, priority, selector| PolicyRule::lookup(family, priority, selector, 1001);
         assert_eq!(
             host.own_rules,
             [

@@ -2,12 +2,12 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage};
 use rtnetlink::packet_route::route::RouteProtocol;
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::rule::{RuleAction as Action, RuleAttribute, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use smartnat::apply::routing::{Routing, RoutingError, diff};
 use smartnat::model::Family;
 use smartnat::ruleset::ownership::{ROUTE_PROTOCOL, UNREACHABLE_METRIC};
-use smartnat::ruleset::{Dataplane, MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleSelector};
+use smartnat::ruleset::{Dataplane, LOCAL_TABLE, MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleAction, RuleSelector};
 use smartnat::sources::host::read_host;
 
 use crate::netns::{in_netns, ip_json, sh, soon};
@@ -31,7 +31,7 @@ fn gateway(gateway: &str) -> RouteTarget {
 }
 
 fn rule(family: Family, priority: u32, selector: RuleSelector, table: u32) -> PolicyRule {
-    PolicyRule { family, priority, selector, table }
+    PolicyRule::lookup(family, priority, selector, table)
 }
 
 /// eth0 and eth1 in one subnet, as in the operator guide's example, eth1 with a second one and IPv6.
@@ -56,12 +56,20 @@ fn desired() -> Dataplane {
         ]
         .into(),
         rules: [
+            rule(Ipv4, 87, RuleSelector::InInterface("eth1".into()), LOCAL_TABLE),
+            PolicyRule {
+                family: Ipv4,
+                priority: 88,
+                selector: RuleSelector::InInterface("eth1".into()),
+                action: RuleAction::Goto(101),
+            },
             rule(Ipv4, 90, RuleSelector::FwMark { mark: 0x0fff_0000, mask: 0x0fff_0000 }, MAIN_TABLE),
             rule(Ipv4, 100, SLOT, 1001),
             rule(Ipv4, 110, RuleSelector::OutInterface("eth1".into()), 1001),
             rule(Ipv4, 110, RuleSelector::OutInterface("eth9".into()), 1002),
             rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10").into()), 1001),
             rule(Ipv4, 124, RuleSelector::From("198.51.100.0/28".parse().unwrap()), 1001),
+            PolicyRule { family: Ipv4, priority: 101, selector: RuleSelector::All, action: RuleAction::Nop },
             rule(Ipv6, 100, SLOT, 1001),
             rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10").into()), 1001),
         ]
@@ -116,6 +124,7 @@ fn what_is_written_is_read_back_equal_and_shown_so_by_ip() {
         let find = |priority: u64, table: &str| {
             rules.iter().find(|r| r["priority"] == priority && r["table"] == table).unwrap().clone()
         };
+        assert_eq!(find(87, "local")["iif"], "eth1");
         assert_eq!(find(90, "main")["fwmark"], "0xfff0000");
         assert_eq!(find(100, "1001")["fwmark"], "0x10000");
         assert_eq!(find(100, "1001")["fwmask"], "0xfff0000");
@@ -123,7 +132,10 @@ fn what_is_written_is_read_back_equal_and_shown_so_by_ip() {
         assert_eq!(find(120, "1001")["src"], "203.0.113.10");
         let network = find(124, "1001");
         assert_eq!((&network["src"], &network["srclen"]), (&"198.51.100.0".into(), &28.into()));
-        assert_eq!(rules.iter().filter(|r| r["protocol"] == "83").count(), 6);
+        assert_eq!(rules.iter().filter(|r| r["protocol"] == "83").count(), 9);
+        let shown = sh("ip rule show");
+        assert!(shown.contains("88:\tfrom all iif eth1 goto 101 proto 83"), "{shown}");
+        assert!(shown.contains("101:\tfrom all nop proto 83"), "{shown}");
         assert_eq!(ip_json("-6 rule show").iter().filter(|r| r["protocol"] == "83").count(), 2);
 
         // And the kernel goes by them.
@@ -131,6 +143,9 @@ fn what_is_written_is_read_back_equal_and_shown_so_by_ip() {
         assert!(way("192.0.2.1 mark 0x10000").contains("via 203.0.113.1 dev eth1"));
         assert!(way("192.0.2.1 from 203.0.113.10").contains("via 203.0.113.1 dev eth1"));
         assert!(way("203.0.113.77 mark 0x10000").contains("dev eth1"), "the same subnet, by its own interface");
+        sh("echo 1 >/proc/sys/net/ipv4/ip_forward; ip route add 10.9.0.0/24 via 203.0.113.3 dev eth0");
+        let marked = way("10.9.0.7 from 203.0.113.77 iif eth1 mark 0x10000");
+        assert!(marked.contains("via 203.0.113.3 dev eth0"), "no mark sends a packet from outside back: {marked}");
         assert!(way("203.0.113.77").contains("dev eth0"));
     });
 }
@@ -184,7 +199,7 @@ fn duplicates_and_strays_go_and_the_wanted_one_stays() {
         // Without NLM_F_EXCL the kernel takes the same rule again; `ip rule add` cannot do that.
         let mut message = RuleMessage::default();
         message.header.family = AddressFamily::Inet;
-        message.header.action = RuleAction::ToTable;
+        message.header.action = Action::ToTable;
         message.attributes = vec![
             RuleAttribute::Priority(100),
             RuleAttribute::Table(1001),

@@ -440,7 +440,7 @@ fn sets(plane: &mut Dataplane) {
 
 fn routing(plane: &mut Dataplane) {
     let mut rule = |priority, selector, table| {
-        plane.rules.insert(PolicyRule { family: Family::Ipv4, priority, selector, table });
+        plane.rules.insert(PolicyRule::lookup(Family::Ipv4, priority, selector, table));
     };
     let mask = marks().slot_mask();
     rule(90, RuleSelector::FwMark { mark: marks().inside(), mask }, MAIN_TABLE);

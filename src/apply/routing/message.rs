@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::IPV6_DEFAULT_METRIC;
 use crate::model::{Family, OwnStray, StrayKind};
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
-use crate::ruleset::{PolicyRule, Route, RouteTarget, RuleSelector};
+use crate::ruleset::{PolicyRule, Route, RouteTarget, RuleAction as Action, RuleSelector};
 
 fn address_family(family: Family) -> AddressFamily {
     match family {
@@ -53,16 +53,25 @@ pub(super) fn route(route: &Route, index: Option<u32>) -> RouteMessage {
 pub(super) fn rule(rule: &PolicyRule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = address_family(rule.family);
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Priority(rule.priority),
-        RuleAttribute::Table(rule.table),
-        RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL)),
-    ];
+    message.attributes =
+        vec![RuleAttribute::Priority(rule.priority), RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL))];
+    match rule.action {
+        Action::Lookup(table) => {
+            message.header.action = RuleAction::ToTable;
+            message.attributes.push(RuleAttribute::Table(table));
+        }
+        Action::Goto(priority) => {
+            message.header.action = RuleAction::Goto;
+            message.attributes.push(RuleAttribute::Goto(priority));
+        }
+        Action::Nop => message.header.action = RuleAction::Nop,
+    }
     match &rule.selector {
+        RuleSelector::All => {}
         RuleSelector::FwMark { mark, mask } => {
             message.attributes.extend([RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)]);
         }
+        RuleSelector::InInterface(name) => message.attributes.push(RuleAttribute::Iifname(name.clone())),
         RuleSelector::OutInterface(name) => message.attributes.push(RuleAttribute::Oifname(name.clone())),
         RuleSelector::From(net) => {
             message.header.src_len = net.prefix_len();

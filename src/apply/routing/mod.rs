@@ -4,6 +4,7 @@
 mod apply;
 mod message;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 
 use super::routing_memory::WrittenRouting;
 use crate::model::{Host, OwnStray};
-use crate::ruleset::{Dataplane, PolicyRule, Route, RouteTarget};
+use crate::ruleset::{Dataplane, PolicyRule, Route, RouteTarget, RuleAction};
 
 pub use apply::{Routing, RoutingError, RoutingFailure};
 
@@ -60,20 +61,24 @@ pub fn diff(desired: &Dataplane, host: &Host) -> RoutingChange {
         add_routes.iter().map(key).filter(|key| holders.get(key) == Some(&1)).collect();
     let mut del_routes: Vec<Route> =
         host.own_routes.difference(&wanted).filter(|route| !replacing.contains(&key(route))).cloned().collect();
-    del_routes.sort_by_key(|route| std::cmp::Reverse(write_order(&route.target)));
+    del_routes.sort_by_key(|route| Reverse(write_order(&route.target)));
 
     let mut present: BTreeMap<&PolicyRule, usize> = BTreeMap::new();
     for rule in &host.own_rules {
         *present.entry(rule).or_default() += 1;
     }
-    let add_rules = desired.rules.iter().filter(|rule| !present.contains_key(rule)).cloned().collect();
-    let del_rules = present
+    // Twins first. The target of a goto is there before it, and goes after it: until then the goto counts for nothing.
+    let mut add_rules: Vec<PolicyRule> =
+        desired.rules.iter().filter(|rule| !present.contains_key(rule)).cloned().collect();
+    add_rules.sort_by_key(|rule| (rule.action != RuleAction::Nop, rule.priority));
+    let mut del_rules: Vec<PolicyRule> = present
         .into_iter()
         .flat_map(|(rule, count)| {
             let surplus = count - usize::from(desired.rules.contains(rule));
             std::iter::repeat_n(rule, surplus).cloned()
         })
         .collect();
+    del_rules.sort_by_key(|rule| (rule.action == RuleAction::Nop, Reverse(rule.priority)));
 
     RoutingChange { add_routes, del_routes, add_rules, del_rules, del_strays: host.own_strays.clone() }
 }

@@ -4,7 +4,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteScope, RouteType};
 
 use super::*;
 use crate::model::{Family, StrayKind};
-use crate::ruleset::RuleSelector;
+use crate::ruleset::{LOCAL_TABLE, RuleSelector};
 
 fn gateway(gateway: &str) -> Route {
     Route {
@@ -30,7 +30,7 @@ fn unreachable(destination: &str, metric: u32) -> Route {
 
 fn rule(priority: u32) -> PolicyRule {
     let selector = RuleSelector::FwMark { mark: 0x10000, mask: 0x0fff_0000 };
-    PolicyRule { family: Family::Ipv4, priority, selector, table: 1001 }
+    PolicyRule::lookup(Family::Ipv4, priority, selector, 1001)
 }
 
 fn plan(routes: &[Route], rules: &[PolicyRule]) -> Dataplane {
@@ -82,6 +82,19 @@ fn of_a_duplicated_rule_one_stays_when_it_is_wanted_and_none_otherwise() {
     let change = diff(&plan(&[], &[rule(100)]), &host(&[], &three));
     assert_eq!(change, RoutingChange { del_rules: vec![rule(100), rule(100)], ..RoutingChange::default() });
     assert_eq!(diff(&plan(&[], &[]), &host(&[], &three)).del_rules, three);
+}
+
+#[test]
+fn twins_come_first_and_go_last_and_a_goto_never_lacks_its_target() {
+    let twin = |priority| PolicyRule::lookup(Family::Ipv4, priority, rule(0).selector, LOCAL_TABLE);
+    let outside = RuleSelector::InInterface("eth1".into());
+    let goto = PolicyRule { family: Family::Ipv4, priority: 88, selector: outside, action: RuleAction::Goto(101) };
+    let nop = PolicyRule { family: Family::Ipv4, priority: 101, selector: RuleSelector::All, action: RuleAction::Nop };
+    let all = [goto.clone(), twin(89), rule(90), twin(99), rule(100), nop.clone()];
+    let order = [nop.clone(), goto.clone(), twin(89), rule(90), twin(99), rule(100)];
+    assert_eq!(diff(&plan(&[], &all), &host(&[], &[])).add_rules, order);
+    let order = [rule(100), twin(99), rule(90), twin(89), goto, nop];
+    assert_eq!(diff(&plan(&[], &[]), &host(&[], &all)).del_rules, order);
 }
 
 #[test]

@@ -7,30 +7,50 @@ use ipnet::{IpNet, Ipv4Net};
 use super::Context;
 use crate::model::Family;
 use crate::plan::topology::External;
-use crate::ruleset::{Dataplane, MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleSelector, Sysctl, ownership};
+use crate::ruleset::{
+    Dataplane, LOCAL_TABLE, MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleAction, RuleSelector, Sysctl, ownership,
+};
 
 const DEFAULT: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 
 pub fn compile(context: &Context, dataplane: &mut Dataplane) {
     let marks = context.marks();
-    let rule = |priority, selector, table| PolicyRule { family: Family::Ipv4, priority, selector, table };
     let by_mark = |mark| RuleSelector::FwMark { mark, mask: marks.slot_mask() };
 
-    dataplane.rules.insert(rule(ownership::PRIORITY_INSIDE, by_mark(marks.inside()), MAIN_TABLE));
+    add(dataplane, ownership::PRIORITY_INSIDE, by_mark(marks.inside()), RuleAction::Lookup(MAIN_TABLE));
     for e in &context.topology.externals {
-        dataplane.rules.insert(rule(ownership::PRIORITY_MARK, by_mark(marks.slot(e.slot)), e.table));
-        let bound = RuleSelector::OutInterface(e.name.clone());
-        dataplane.rules.insert(rule(ownership::PRIORITY_INTERFACE, bound, e.table));
+        let table = RuleAction::Lookup(e.table);
+        // A packet from outside goes by its destination, whatever mark somebody's rules gave it: the slot's would send it back out.
+        let from_outside = RuleSelector::InInterface(e.name.clone());
+        add(dataplane, ownership::PRIORITY_OUTSIDE, from_outside, RuleAction::Goto(ownership::PRIORITY_BEHIND));
+        add(dataplane, ownership::PRIORITY_MARK, by_mark(marks.slot(e.slot)), table);
+        add(dataplane, ownership::PRIORITY_INTERFACE, RuleSelector::OutInterface(e.name.clone()), table);
         for address in e.addresses.iter().filter(|a| a.is_ipv4()) {
             let net = IpNet::from(*address);
-            dataplane.rules.insert(rule(ownership::priority_from(&net), RuleSelector::From(net), e.table));
+            add(dataplane, ownership::priority_from(&net), RuleSelector::From(net), table);
         }
         routes(e, dataplane);
         if e.present {
             interface_sysctls(&e.name, dataplane);
         }
     }
+    if !context.topology.externals.is_empty() {
+        dataplane.rules.insert(PolicyRule {
+            family: Family::Ipv4,
+            priority: ownership::PRIORITY_BEHIND,
+            selector: RuleSelector::All,
+            action: RuleAction::Nop,
+        });
+    }
     global_sysctls(context, dataplane);
+}
+
+/// A rule, and its twin ahead of it: where others moved the kernel's rule for the local table (0) behind ours, the box's own addresses
+/// are still found first. A rule without selector would do so for the traffic of everybody, which they may not want.
+fn add(dataplane: &mut Dataplane, priority: u32, selector: RuleSelector, action: RuleAction) {
+    let family = Family::Ipv4;
+    let twin = PolicyRule::lookup(family, priority - ownership::TWIN, selector.clone(), LOCAL_TABLE);
+    dataplane.rules.extend([twin, PolicyRule { family, priority, selector, action }]);
 }
 
 fn routes(e: &External, dataplane: &mut Dataplane) {

@@ -9,12 +9,12 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::rule::{RuleAction as Action, RuleAttribute, RuleFlags, RuleMessage};
 
 use super::look::{Names, network};
 use crate::model::{Family, OwnStray, StrayKind};
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
-use crate::ruleset::{PolicyRule, Route, RouteTarget, RuleSelector};
+use crate::ruleset::{PolicyRule, Route, RouteTarget, RuleAction, RuleSelector};
 
 /// The metric that the kernel gives an IPv6 route without one (IP6_RT_PRIO_USER).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
@@ -195,35 +195,41 @@ fn priority(message: &RuleMessage) -> u32 {
 
 fn known_rule(message: &RuleMessage, family: Family) -> Option<PolicyRule> {
     let header = &message.header;
-    if header.action != RuleAction::ToTable
-        || header.tos != 0
-        || header.dst_len != 0
-        || header.flags.contains(RuleFlags::Invert)
-    {
+    if header.tos != 0 || header.dst_len != 0 || header.flags.contains(RuleFlags::Invert) {
         return None;
     }
     let mut table = u32::from(header.table);
-    let (mut mark, mut mask, mut out, mut from) = (None, None, None, None);
+    let (mut mark, mut mask, mut input, mut out, mut from, mut target) = (None, None, None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Table(id) => table = *id,
             RuleAttribute::FwMark(value) => mark = Some(*value),
             RuleAttribute::FwMask(value) => mask = Some(*value),
+            RuleAttribute::Iifname(name) => input = Some(name.clone()),
             RuleAttribute::Oifname(name) => out = Some(name.clone()),
             RuleAttribute::Source(address) => from = Some(*address),
+            RuleAttribute::Goto(priority) => target = Some(*priority),
             RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) => {}
             // The kernel always names it; all ones means that nothing is suppressed.
             RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
             _ => return None,
         }
     }
-    let selector = match (mark, mask, out, from) {
-        (Some(mark), Some(mask), None, None) if header.src_len == 0 => RuleSelector::FwMark { mark, mask },
-        (None, None, Some(name), None) if header.src_len == 0 => RuleSelector::OutInterface(name),
-        (None, None, None, Some(address)) => RuleSelector::From(IpNet::new(address, header.src_len).ok()?),
+    let action = match (header.action, target) {
+        (Action::ToTable, None) => RuleAction::Lookup(table),
+        (Action::Goto, Some(priority)) => RuleAction::Goto(priority),
+        (Action::Nop, None) => RuleAction::Nop,
         _ => return None,
     };
-    Some(PolicyRule { family, priority: priority(message), selector, table })
+    let selector = match (mark, mask, input, out, from) {
+        (None, None, None, None, None) if header.src_len == 0 => RuleSelector::All,
+        (Some(mark), Some(mask), None, None, None) if header.src_len == 0 => RuleSelector::FwMark { mark, mask },
+        (None, None, Some(name), None, None) if header.src_len == 0 => RuleSelector::InInterface(name),
+        (None, None, None, Some(name), None) if header.src_len == 0 => RuleSelector::OutInterface(name),
+        (None, None, None, None, Some(address)) => RuleSelector::From(IpNet::new(address, header.src_len).ok()?),
+        _ => return None,
+    };
+    Some(PolicyRule { family, priority: priority(message), selector, action })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -96,7 +96,7 @@ fn dataplane(rules: TableRules) -> Dataplane {
     for (mark, target) in (1..).zip(targets) {
         let table = 1000 + mark;
         let selector = RuleSelector::FwMark { mark, mask: WAY };
-        plane.rules.insert(PolicyRule { family: Family::Ipv4, priority: 100 + mark, selector, table });
+        plane.rules.insert(PolicyRule::lookup(Family::Ipv4, 100 + mark, selector, table));
         plane.routes.insert(Route { table, destination: net("0.0.0.0/0"), target, metric: 0 });
     }
     plane

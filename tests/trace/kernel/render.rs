@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use smartnat::model::{Family, Host};
-use smartnat::ruleset::{Dataplane, MAIN_TABLE, RouteTarget, SetKind};
+use smartnat::ruleset::{Dataplane, RouteTarget, SetKind};
 
 /// For `iptables-restore --noflush`, or `ip6tables-restore`.
 pub fn tables(plane: &Dataplane, family: Family) -> String {
@@ -73,9 +73,7 @@ pub fn addresses_and_routing(plane: &Dataplane, host: &Host) -> String {
         _ = writeln!(text, "route add {kind}{destination} {way} table {table} metric {metric}");
     }
     for rule in &plane.rules {
-        let selector = &rule.selector;
-        let table = if rule.table == MAIN_TABLE { "main".to_owned() } else { rule.table.to_string() };
-        _ = writeln!(text, "rule add {selector} lookup {table} priority {}", rule.priority);
+        _ = writeln!(text, "rule add {} priority {} {}", rule.selector, rule.priority, rule.action);
     }
     text
 }
