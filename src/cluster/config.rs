@@ -1,10 +1,13 @@
 use std::path::{Path, PathBuf};
 
 use kube::Config;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, NamedCluster};
+use kube::config::{AuthInfo, Cluster, ExecAuthCluster, Kubeconfig, KubeconfigError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 use super::ConnectError;
+use super::proxy::{self, Way};
 use crate::settings::ObjectSource;
 
 /// What is known about the way to the API server before anything is sent.
@@ -12,26 +15,46 @@ pub(super) struct Setup {
     /// Without the token file, which is read by [`super::token`].
     pub config: Config,
     pub token_file: Option<PathBuf>,
+    /// Directly or through a proxy; `config` says the same.
+    pub way: Way,
     /// Of the files' content. A client keeps what it read of them; another content needs another client.
     pub fingerprint: [u8; 32],
+}
+
+impl Setup {
+    /// URL of the server, for people, with the proxy that leads there.
+    pub fn server(&self) -> String {
+        let url = self.config.cluster_url.to_string();
+        let url = url.trim_end_matches('/');
+        if self.way.proxy.is_some() { format!("{url} {}", self.way) } else { url.to_owned() }
+    }
 }
 
 /// Reads kubeconfig or ServiceAccount. Blocks shortly: these are small local files.
 pub(super) async fn read(source: &ObjectSource) -> Result<Setup, ConnectError> {
     let mut files = Vec::new();
+    let mut proxy_url = None;
     let mut config = match source {
         ObjectSource::Kubeconfig(named) => {
             files.extend(named.iter().cloned());
-            let failed = |source| {
-                let names: Vec<String> = named.iter().map(|f| f.display().to_string()).collect();
-                ConnectError::Kubeconfig { files: names.join(", "), source }
-            };
+            let names = || named.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+            let failed = |source| ConnectError::Kubeconfig { files: names(), source };
             let mut merged = Kubeconfig::default();
             for file in named {
                 merged = Kubeconfig::read_from(file).and_then(|next| merged.merge(next)).map_err(failed)?;
             }
-            files.extend(authorities(&merged));
-            Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await.map_err(failed)?
+            let chosen = Chosen::of(&merged).map_err(failed)?;
+            files.extend(chosen.cluster.certificate_authority.as_ref().map(PathBuf::from));
+            proxy_url.clone_from(&chosen.cluster.proxy_url);
+            let authorities = chosen.authorities().map_err(failed)?;
+            let mut config = chosen.into_config().map_err(failed)?;
+            config.root_cert = match authorities {
+                None => None,
+                Some(pem) => {
+                    Some(certificates(&pem).map_err(|source| ConnectError::Authority { files: names(), source })?)
+                }
+            };
+            config
         }
         ObjectSource::InCluster => Config::incluster()?,
         ObjectSource::None | ObjectSource::Manifests(_) => return Err(ConnectError::NoSource),
@@ -39,20 +62,61 @@ pub(super) async fn read(source: &ObjectSource) -> Result<Setup, ConnectError> {
     files.extend(config.root_cert_file.iter().cloned());
     files.extend(identity_files(&config.auth_info));
     let token_file = token_file(&mut config.auth_info);
-    Ok(Setup { config, token_file, fingerprint: fingerprint(&files) })
+    let way = proxy::choose(&config.cluster_url, proxy_url.as_deref(), |name| std::env::var(name).ok())?;
+    config.proxy_url.clone_from(&way.proxy);
+    Ok(Setup { config, token_file, way, fingerprint: fingerprint(&files) })
+}
+
+/// What the current context of a kubeconfig chooses. The client's own reading asks the environment for proxies by rules of its own, and
+/// fails on what it does not know there.
+struct Chosen {
+    namespace: Option<String>,
+    cluster: Cluster,
+    user: AuthInfo,
+}
+
+impl Chosen {
+    fn of(kubeconfig: &Kubeconfig) -> Result<Self, KubeconfigError> {
+        let current = kubeconfig.current_context.as_ref().ok_or(KubeconfigError::CurrentContextNotSet)?;
+        let context = kubeconfig.contexts.iter().find(|c| &c.name == current).and_then(|c| c.context.as_ref());
+        let context = context.ok_or_else(|| KubeconfigError::LoadContext(current.clone()))?;
+        let cluster = kubeconfig.clusters.iter().find(|c| c.name == context.cluster).and_then(|c| c.cluster.clone());
+        let cluster = cluster.ok_or_else(|| KubeconfigError::LoadClusterOfContext(context.cluster.clone()))?;
+        // As for kubectl, a user that is missing is nobody.
+        let named = |name: &String| kubeconfig.auth_infos.iter().find(|u| &u.name == name);
+        let user = context.user.as_ref().and_then(named).and_then(|u| u.auth_info.clone()).unwrap_or_default();
+        Ok(Chosen { namespace: context.namespace.clone(), cluster, user })
+    }
+
+    /// Certificates of authorities, PEM.
+    fn authorities(&self) -> Result<Option<Vec<u8>>, KubeconfigError> {
+        Ok(ExecAuthCluster::try_from(&self.cluster)?.certificate_authority_data)
+    }
+
+    fn into_config(self) -> Result<Config, KubeconfigError> {
+        let Chosen { namespace, cluster, mut user } = self;
+        if let Some(exec) = user.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
+            exec.cluster = Some(ExecAuthCluster::try_from(&cluster)?);
+        }
+        let url = cluster.server.ok_or(KubeconfigError::MissingClusterUrl)?;
+        let mut config = Config::new(url.parse().map_err(KubeconfigError::ParseClusterUrl)?);
+        config.default_namespace = namespace.unwrap_or(config.default_namespace);
+        config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
+        config.disable_compression = cluster.disable_compression.unwrap_or_default();
+        config.tls_server_name = cluster.tls_server_name;
+        config.auth_info = user;
+        Ok(config)
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, rustls::pki_types::pem::Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).map(|c| c.map(|c| c.to_vec())).collect();
+    found.and_then(|list| if list.is_empty() { Err(rustls::pki_types::pem::Error::NoItemsFound) } else { Ok(list) })
 }
 
 /// Certificate and key of the client, where they stand in files of their own.
 fn identity_files(user: &AuthInfo) -> impl Iterator<Item = PathBuf> {
     [&user.client_certificate, &user.client_key].into_iter().flatten().map(PathBuf::from)
-}
-
-/// The file of the certificate authority that the current context's cluster names.
-fn authorities(kubeconfig: &Kubeconfig) -> Option<PathBuf> {
-    let current = kubeconfig.current_context.as_ref()?;
-    let context = kubeconfig.contexts.iter().find(|c| &c.name == current)?.context.as_ref()?;
-    let NamedCluster { cluster, .. } = kubeconfig.clusters.iter().find(|c| c.name == context.cluster)?;
-    cluster.as_ref()?.certificate_authority.as_ref().map(PathBuf::from)
 }
 
 /// Takes the token file out of a user that would use it: a token in the kubeconfig itself comes first.

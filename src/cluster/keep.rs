@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::credential::{self, Credential};
+use super::renewal::{Renewal, Renewed};
 use super::session::{self, Session, Sessions};
-use super::token::TokenFile;
 use super::{ConnectError, config};
 use crate::error_chain;
 use crate::report::Report;
@@ -63,7 +63,7 @@ struct Keeper {
 struct Held {
     session: Session,
     fingerprint: [u8; 32],
-    token: Option<TokenFile>,
+    renewal: Renewal,
 }
 
 impl Keeper {
@@ -93,27 +93,30 @@ impl Keeper {
     async fn look(&mut self) -> Result<(), ConnectError> {
         let setup = config::read(&self.source).await?;
         self.report_credential(credential::of_setup(&setup));
-        if let Some(held) = &self.held
+        if let Some(held) = &mut self.held
             && held.fingerprint == setup.fingerprint
         {
-            if held.token.as_ref().is_some_and(TokenFile::refresh) {
+            let renewed = held.renewal.look(&held.session.server).await?;
+            if renewed == Renewed::Yes {
                 tracing::info!("the token for the API server was renewed");
             }
             let refused_for = held.session.refused_for();
             if refused_for.is_zero() {
                 self.renewal = FIRST_RENEWAL;
             }
-            if refused_for < self.renewal {
-                return Ok(());
+            if renewed != Renewed::NeedsClient {
+                if refused_for < self.renewal {
+                    return Ok(());
+                }
+                self.renewal = (self.renewal * 2).min(LAST_RENEWAL);
+                tracing::info!(server = held.session.server, "the credential is refused; getting it anew");
             }
-            self.renewal = (self.renewal * 2).min(LAST_RENEWAL);
-            tracing::info!(server = held.session.server, "the credential is refused; getting it anew");
         }
         let fingerprint = setup.fingerprint;
-        let (session, token) = session::open(setup).await?;
+        let (session, renewal) = session::open(setup).await?;
         tracing::info!(server = session.server, "the API server is spoken to with the credential as it is now");
         self.sessions.send_replace(Some(session.clone()));
-        self.held = Some(Held { session, fingerprint, token });
+        self.held = Some(Held { session, fingerprint, renewal });
         Ok(())
     }
 

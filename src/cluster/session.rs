@@ -11,7 +11,9 @@ use tower::timeout::TimeoutLayer;
 use tower::util::{MapRequestLayer, MapResultLayer};
 
 use super::config::{self, Setup};
-use super::token::TokenFile;
+use super::plugin::PluginError;
+use super::proxy::{ProxyError, Way};
+use super::renewal::Renewal;
 use crate::settings::ObjectSource;
 
 /// For the connection and its TLS handshake. A server that is not there must not keep its return waiting, one that is slow must be heard.
@@ -20,8 +22,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two reads of one connection. A watch may be silent until its own end, after [`WATCH_SECONDS`].
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// A plugin that is asked for a credential.
-const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Watches end by themselves after so long.
 pub const WATCH_SECONDS: u32 = 60;
 
@@ -29,8 +29,10 @@ pub const WATCH_SECONDS: u32 = 60;
 #[derive(Clone)]
 pub struct Session {
     pub client: Client,
-    /// URL of the server, for people.
+    /// URL of the server, for people, with the proxy that leads there.
     pub server: String,
+    /// Directly or through a proxy.
+    pub way: Way,
     refused: Refusals,
     outage: Outage,
 }
@@ -119,8 +121,19 @@ pub enum ConnectError {
     TokenFile { file: PathBuf, source: std::io::Error },
     #[error("no client can be made for the API server {server}")]
     Client { server: String, source: kube::Error },
-    #[error("the credential plugin for the API server {server} did not answer within {} s; run it by hand", PLUGIN_TIMEOUT.as_secs())]
-    Plugin { server: String },
+    #[error("the credential plugin for the API server {server} gave no credential; run it by hand")]
+    Plugin { server: String, source: PluginError },
+    #[error(
+        "the user for the API server {server} asks the program `{command}` by an auth-provider, which Kubernetes has given up; name it as an \
+         exec plugin, or make a new kubeconfig by deploy/kubeconfig.sh"
+    )]
+    Provider { server: String, command: String },
+    #[error(
+        "the certificate authority of the kubeconfig holds no certificate; correct certificate-authority in {files}"
+    )]
+    Authority { files: String, source: rustls::pki_types::pem::Error },
+    #[error("the API server cannot be asked through a proxy; correct the kubeconfig's proxy-url or the environment")]
+    Proxy(#[from] ProxyError),
 }
 
 /// Reads the configuration and makes a client. Sends nothing.
@@ -128,40 +141,27 @@ pub async fn connect(source: &ObjectSource) -> Result<Session, ConnectError> {
     Ok(open(config::read(source).await?).await?.0)
 }
 
-pub(super) async fn open(setup: Setup) -> Result<(Session, Option<TokenFile>), ConnectError> {
-    let Setup { mut config, token_file, .. } = setup;
+pub(super) async fn open(setup: Setup) -> Result<(Session, Renewal), ConnectError> {
+    let server = setup.server();
+    let Setup { mut config, token_file, way, .. } = setup;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     // Every task has its own pace; fifteen tries that double would keep one silent for minutes.
     config.default_retry = false;
-    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let token = match token_file {
-        None => None,
-        Some(file) => {
-            let failed = |source| ConnectError::TokenFile { file: file.clone(), source };
-            Some(TokenFile::open(file.clone()).map_err(failed)?)
-        }
-    };
-    // May run a credential plugin, and waits for it.
-    let building = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config));
-    let builder = match tokio::time::timeout(PLUGIN_TIMEOUT, building).await {
-        Err(_) => return Err(ConnectError::Plugin { server }),
-        Ok(Err(e)) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        // The runtime is shutting down.
-        Ok(Err(_)) => return Err(ConnectError::Plugin { server }),
-        Ok(Ok(Err(source))) => return Err(ConnectError::Client { server, source }),
-        Ok(Ok(Ok(builder))) => builder.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)),
-    };
+    let renewal = Renewal::begin(&mut config.auth_info, token_file, &server).await?;
+    let builder = ClientBuilder::try_from(config)
+        .map_err(|source| ConnectError::Client { server: server.clone(), source })?
+        .with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT));
     let outage = Outage::new();
     let seen = outage.clone();
     let builder = builder.with_layer(&MapResultLayer::new(move |result: Result<_, BoxError>| {
         seen.saw(result.is_ok());
         result
     }));
-    let client = match token.clone() {
+    let client = match renewal.bearer().cloned() {
         None => builder.build(),
         Some(token) => builder.with_layer(&MapRequestLayer::new(move |request| token.sign(request))).build(),
     };
-    Ok((Session { client, server, refused: Refusals::default(), outage }, token))
+    Ok((Session { client, server, way, refused: Refusals::default(), outage }, renewal))
 }

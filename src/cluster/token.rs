@@ -1,4 +1,4 @@
-//! A token in a file, which somebody else rotates.
+//! A token that changes while a client is in use: in a file that somebody else rotates, or of a plugin.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,33 +8,48 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use kube::client::Body;
 
-/// Sent with every request as it was last read. Unlike the client's own token file it may end with a line feed, as kubectl writes it, and is
-/// in force as soon as [`TokenFile::refresh`] has seen it.
+/// A token that is sent with every request, and may be replaced meanwhile.
 #[derive(Clone)]
-pub(super) struct TokenFile {
-    path: PathBuf,
-    header: Arc<RwLock<HeaderValue>>,
-}
+pub(super) struct Bearer(Arc<RwLock<HeaderValue>>);
 
-impl TokenFile {
-    pub fn open(path: PathBuf) -> Result<Self, io::Error> {
-        let header = header(&read(&path)?)?;
-        Ok(TokenFile { path, header: Arc::new(RwLock::new(header)) })
+impl Bearer {
+    pub fn new(token: &str) -> Result<Self, io::Error> {
+        Ok(Bearer(Arc::new(RwLock::new(header(token)?))))
     }
 
-    /// Whether the token is another now. A file that cannot be read, or is being written, leaves the last one in force.
-    pub fn refresh(&self) -> bool {
-        let Ok(new) = read(&self.path).and_then(|text| header(&text)) else { return false };
-        let mut held = self.header.write().unwrap_or_else(PoisonError::into_inner);
+    /// Whether the token is another now. What is no token leaves the last one in force.
+    pub fn replace(&self, token: &str) -> bool {
+        let Ok(new) = header(token) else { return false };
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let changed = *held != new;
         *held = new;
         changed
     }
 
     pub fn sign(&self, mut request: http::Request<Body>) -> http::Request<Body> {
-        let header = self.header.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let header = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         request.headers_mut().insert(AUTHORIZATION, header);
         request
+    }
+}
+
+/// Sent with every request as it was last read. Unlike the client's own token file it may end with a line feed, as kubectl writes it, and is
+/// in force as soon as [`TokenFile::refresh`] has seen it.
+#[derive(Clone)]
+pub(super) struct TokenFile {
+    path: PathBuf,
+    pub bearer: Bearer,
+}
+
+impl TokenFile {
+    pub fn open(path: PathBuf) -> Result<Self, io::Error> {
+        let bearer = Bearer::new(&read(&path)?)?;
+        Ok(TokenFile { path, bearer })
+    }
+
+    /// Whether the token is another now. A file that cannot be read, or is being written, leaves the last one in force.
+    pub fn refresh(&self) -> bool {
+        read(&self.path).is_ok_and(|text| self.bearer.replace(&text))
     }
 }
 
@@ -59,8 +74,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "one\n").unwrap();
         let token = TokenFile::open(file.path().to_owned()).unwrap();
-        let sent =
-            || token.sign(http::Request::new(Body::empty())).headers()[AUTHORIZATION].to_str().unwrap().to_owned();
+        let sent = || {
+            token.bearer.sign(http::Request::new(Body::empty())).headers()[AUTHORIZATION].to_str().unwrap().to_owned()
+        };
         assert_eq!(sent(), "Bearer one");
         assert!(!token.refresh());
         std::fs::write(file.path(), "two").unwrap();

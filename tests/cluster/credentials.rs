@@ -77,6 +77,54 @@ fn a_plugin_is_asked_again_when_what_it_gave_is_refused() {
 }
 
 #[test]
+fn a_plugin_that_hangs_is_ended_at_its_limit_and_with_the_daemon() {
+    let lab = Lab::new();
+    let pids = lab.control.dir().join("plugins");
+    let script = format!("trap '' TERM; sleep 600 & echo $$ $! >>{}; wait", pids.display());
+    let plugin = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script], "interactiveMode": "Never",
+    });
+    let mut daemon = lab.daemon_with(&lab.control.kubeconfig(&json!({"exec": plugin})));
+    daemon.launch();
+    let asked = |times: usize| {
+        let known = || fs::read_to_string(&pids).unwrap_or_default();
+        let found = || Some(known()).filter(|text| text.lines().count() >= times);
+        let text = eventually_within(PATIENCE, "the plugin is asked", found);
+        text.lines().nth(times - 1).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let gone = |pids: Vec<String>| {
+        for pid in pids {
+            eventually(&format!("{pid} is gone"), || holds(!Path::new("/proc").join(&pid).exists()));
+        }
+    };
+    let (first, second) = (asked(1), asked(2));
+    gone(first);
+    await_away(&daemon, "did not answer within 30 s and was ended");
+    assert!(daemon.stop().success());
+    gone(second);
+}
+
+#[test]
+fn a_plugin_is_asked_again_before_its_token_expires() {
+    let lab = Lab::new();
+    let count = lab.control.dir().join("count");
+    let token = lab.control.token(ACCOUNT, 600);
+    let script = format!(
+        "echo >>{}; echo '{{\"status\": {{\"token\": \"{token}\", \"expirationTimestamp\": \"'$(date -u -d +12sec +%FT%TZ)'\"}}}}'",
+        count.display()
+    );
+    let plugin = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script]});
+    let daemon = lab.daemon_with(&lab.control.kubeconfig(&json!({"exec": plugin}))).start();
+    await_current(&daemon, PATIENCE);
+    let asked = || fs::read_to_string(&count).unwrap().lines().count();
+    eventually_within(PATIENCE, "it is asked a third time", || holds(asked() >= 3));
+    assert_served_anew(&lab, "web");
+    // The same session goes on: nothing is listed anew for a token that is replaced in time.
+    let made = daemon.log().matches("the credential as it is now").count();
+    assert_eq!(made, 1, "{}", daemon.log());
+}
+
+#[test]
 fn a_kubeconfig_may_come_late_be_broken_and_be_replaced() {
     let lab = Lab::new();
     let good = fs::read(lab.control.kubeconfig_for(ACCOUNT)).unwrap();

@@ -18,6 +18,7 @@ mod forget;
 mod harness;
 mod life;
 mod memory;
+mod proxies;
 mod rights;
 mod several;
 mod source;

@@ -9,6 +9,7 @@ mod attacks;
 mod bed_itself;
 mod border_ipv6;
 mod border_scan;
+mod children;
 mod container;
 mod first_defects;
 mod first_smartnat;

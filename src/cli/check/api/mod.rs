@@ -29,7 +29,7 @@ pub(super) async fn findings(settings: &Settings, gather: &Gather) -> (Vec<Findi
         Err(error) => return (vec![reach::unusable(&error)], false),
     };
     let version = ask::get(&session.client, "/version").await;
-    let mut findings = vec![reach::evaluate(&session.server, &version)];
+    let mut findings = vec![reach::way(&session.way), reach::evaluate(&session.server, &version)];
     // What cannot be read of it was told by `connect`.
     if let Ok(credential) = cluster::credential::of(&settings.objects).await {
         findings.push(credential::evaluate(credential.as_ref(), Timestamp::now()));

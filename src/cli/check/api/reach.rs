@@ -2,7 +2,7 @@
 
 use super::ask::{Asked, Trouble, TroubleKind};
 use crate::cli::check::Finding;
-use crate::cluster::ConnectError;
+use crate::cluster::{ConnectError, Way};
 use crate::error_chain;
 use crate::settings::ObjectSource;
 
@@ -25,6 +25,11 @@ pub(super) fn not_asked(source: &ObjectSource) -> Option<Finding> {
         )),
         ObjectSource::Kubeconfig(_) | ObjectSource::InCluster => None,
     }
+}
+
+/// Whether a proxy leads there, and who says so.
+pub(super) fn way(way: &Way) -> Finding {
+    Finding::ok(GROUP, format!("the API server is asked {way}"))
 }
 
 pub(super) fn unusable(error: &ConnectError) -> Finding {
