@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::model::ObjectKey;
-    use crate::plan::{FlowPolicy, InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
+    use crate::plan::{FlowTargets, InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
     use crate::ruleset::{Builtin, Dataplane, IpSet, Rule, SetKind, Sysctl, Target};
 
     fn plan() -> Plan {
@@ -224,7 +224,7 @@ mod tests {
         };
         Plan {
             dataplane,
-            flows: FlowPolicy::default(),
+            flows: FlowTargets::default(),
             mappings: [(ObjectKey::new("shop", "web"), refused)].into(),
             interfaces: vec![eth1],
             slots: BTreeMap::new(),

@@ -3,6 +3,7 @@
 //! An event only marks the snapshot dirty; the loop does the work when it is quiet for a moment, or at a bound. What the loop holds besides
 //! the snapshot can be lost: a restart reads the kernel back and goes on.
 
+mod flows;
 mod snapshot;
 mod stop;
 mod wiring;
@@ -18,14 +19,14 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::apply::conntrack::{self, Cleaned};
 use crate::apply::{Applied, Applier, ApplyError, Scope, Tools};
 use crate::error_chain;
-use crate::plan::{self, FlowPolicy, Plan};
+use crate::plan::{self, Plan};
 use crate::report::{Outcomes, PassReport, Report, Systemd};
 use crate::settings::Settings;
 use crate::sources::SourceEvent;
 use crate::sources::debounce::Debounce;
+use flows::Flows;
 
 /// A lone change is applied after this much quiet.
 const QUIET: Duration = Duration::from_millis(10);
@@ -49,8 +50,7 @@ struct Daemon {
     retry: Retry,
     /// READY has been sent: the border is closed.
     announced: bool,
-    /// The policy that conntrack was last judged by.
-    judged: Option<FlowPolicy>,
+    flows: Flows,
 }
 
 /// When a failed pass may be tried again.
@@ -82,6 +82,7 @@ impl Retry {
 
 impl Daemon {
     fn new(settings: Settings, snapshot: Snapshot, tools: Tools, reports: watch::Sender<Report>) -> Self {
+        let flows = Flows::new(settings.border.marks);
         Daemon {
             snapshot,
             applier: Applier::new(tools.clone(), settings.state_dir.clone()),
@@ -92,7 +93,7 @@ impl Daemon {
             dirty: Debounce::new(QUIET, BOUND),
             retry: Retry::default(),
             announced: false,
-            judged: None,
+            flows,
         }
     }
 
@@ -130,11 +131,12 @@ impl Daemon {
         tokio::select! {
             Some(event) = events.recv() => self.take(event),
             () = self.dirty.due(), if self.retry.at.is_none() => return true,
+            () = self.flows.due(), if self.retry.at.is_none() => return true,
             () = self.retry.due() => return true,
             _ = refresh.tick() => {
                 self.applier.invalidate();
                 // A connection that was between translation and its entry while rules changed is judged now.
-                self.judged = None;
+                self.flows.invalidate();
                 self.dirty.mark(Instant::now());
             }
             _ = beat.tick() => {}
@@ -166,6 +168,9 @@ impl Daemon {
         let plan = plan::plan(&self.settings.border, self.snapshot.world());
         let scope = if self.snapshot.is_complete() { Scope::Full } else { Scope::Border };
         self.snapshot.keep_slots(&plan);
+        if let Some(objects) = &self.snapshot.world().objects {
+            self.flows.look(&plan.flows, objects, begun).await;
+        }
         let calls_before = self.tools.calls();
         let result = self.apply(&plan, scope, beat).await;
         if let Some(routing) = self.applier.take_written_routing() {
@@ -173,7 +178,7 @@ impl Daemon {
         }
         match result {
             Ok(applied) => {
-                let flows = if scope == Scope::Full { self.clean_flows(&plan).await } else { BTreeMap::new() };
+                let flows = if scope == Scope::Full { self.flows.clean().await } else { BTreeMap::new() };
                 self.succeeded(plan, scope, &applied, flows, begun.elapsed());
             }
             Err(error) => {
@@ -232,26 +237,6 @@ impl Daemon {
             self.systemd.ready();
         }
     }
-
-    /// Cuts the connections that the new policy does not keep. Only when it changed: others cannot have become wrong.
-    async fn clean_flows(&mut self, plan: &Plan) -> BTreeMap<&'static str, u64> {
-        if self.judged.as_ref() == Some(&plan.flows) {
-            return BTreeMap::new();
-        }
-        match conntrack::clean(&plan.flows, self.settings.border.marks).await {
-            Ok(cleaned) => {
-                self.judged = Some(plan.flows.clone());
-                by_reason(&cleaned)
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = error_chain(&error),
-                    "connections of what is mapped no more could not be cut; tried again at the next pass"
-                );
-                BTreeMap::new()
-            }
-        }
-    }
 }
 
 /// The command that failed, or what was being done.
@@ -286,18 +271,6 @@ fn repairs_by_kind(applied: &Applied) -> BTreeMap<&'static str, u64> {
         *by_kind.entry(repair.kind.as_str()).or_default() += 1;
     }
     by_kind
-}
-
-fn by_reason(cleaned: &Cleaned) -> BTreeMap<&'static str, u64> {
-    [
-        ("not_mapped", cleaned.not_mapped),
-        ("source_not_allowed", cleaned.source_not_allowed),
-        ("server_gone", cleaned.server_gone),
-    ]
-    .into_iter()
-    .filter(|(_, n)| *n > 0)
-    .map(|(reason, n)| (reason, n as u64))
-    .collect()
 }
 
 fn every(period: Duration) -> Interval {

@@ -124,4 +124,6 @@ pub struct SliceEndpoint {
     pub serving: bool,
     /// conditions.terminating, nil counts as false.
     pub terminating: bool,
+    /// targetRef.uid: which pod it is. Files may leave it out.
+    pub uid: Option<Arc<str>>,
 }

@@ -14,7 +14,9 @@ pub mod slots;
 mod topology;
 mod validate;
 
-pub use flows::{Flow, FlowEndpoint, FlowPolicy, FlowVerdict};
+pub use flows::{
+    Asked, Flow, FlowEndpoint, FlowMemory, FlowPolicy, FlowTarget, FlowTargets, FlowVerdict, GRACE, Leads, Servers,
+};
 pub use names::{Named, named};
 pub use outcome::{
     InterfaceKind, InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason,
@@ -34,8 +36,8 @@ use topology::Topology;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     pub dataplane: Dataplane,
-    /// Which established flows may go on.
-    pub flows: FlowPolicy,
+    /// What Mappings ask for, and lead to now: with a [`FlowMemory`] it says which established flows may go on.
+    pub flows: FlowTargets,
     pub mappings: BTreeMap<ObjectKey, MappingOutcome>,
     pub interfaces: Vec<InterfaceOutcome>,
     /// Slots given to external interfaces, to be kept for the next plan.
@@ -48,7 +50,7 @@ pub fn border(config: &BorderConfig, host: &Host, slots: &BTreeMap<InterfaceName
     let dataplane = compile::host_part(&config, &topology);
     Plan {
         dataplane,
-        flows: FlowPolicy::default(),
+        flows: FlowTargets::default(),
         mappings: BTreeMap::new(),
         interfaces: topology.outcomes,
         slots: topology.slots,
@@ -93,13 +95,7 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
         outcome.generation = mapping.and_then(|m| m.generation);
         outcome.uid = mapping.and_then(|m| m.uid.clone());
     }
-    Plan {
-        dataplane,
-        flows: flows::policy(&resolution.served),
-        mappings,
-        interfaces: topology.outcomes,
-        slots: topology.slots,
-    }
+    Plan { dataplane, flows: resolution.flows, mappings, interfaces: topology.outcomes, slots: topology.slots }
 }
 
 /// The host by the kernel's names, with what is to be said about other names.

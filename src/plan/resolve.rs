@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::claims::{Claims, by_age};
+use super::flows::{Asked, FlowTarget, FlowTargets, Leads};
 use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, too_many_ports, validate};
 use super::{Backends, Refusal, RefusalReason, ResolvedMapping, ResolvedPort};
 use crate::api::{MappingMode, MappingSpec};
-use crate::model::{self, BorderConfig, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType};
+use crate::model::{self, BorderConfig, Endpoint, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType};
 
 /// Every Mapping, either to be served or refused.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,6 +17,8 @@ pub struct Resolution {
     /// Oldest first. No two of them share an endpoint.
     pub served: Vec<ResolvedMapping>,
     pub refused: BTreeMap<ObjectKey, Refusal>,
+    /// Of all that are valid and hold their claims, whether their Service is there or not.
+    pub flows: FlowTargets,
 }
 
 /// Judges every Mapping. A fault of one concerns that one alone, except that an older Mapping keeps its endpoints from younger ones, also
@@ -37,6 +41,11 @@ pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
             readable(mapping)
                 .and_then(|spec| validate(spec, MAX_PORTS))
                 .and_then(|valid| claims.claim(key, &valid).map(|()| valid))
+                .inspect(|valid| {
+                    if valid.ports.len() <= config.max_ports_per_mapping {
+                        ask(key, valid, objects, &slices, &mut resolution.flows);
+                    }
+                })
                 .and_then(|valid| find_service(key, seniority, valid, objects, &slices))
                 // Last, as a matter of this router alone: on others the same Mapping may be served, and holds its claims.
                 .and_then(|resolved| within(resolved, config.max_ports_per_mapping))
@@ -65,6 +74,42 @@ fn within(mapping: ResolvedMapping, max_ports: usize) -> Result<ResolvedMapping,
     match mapping.ports.len() {
         n if n > max_ports => Err(too_many_ports(n, max_ports)),
         _ => Ok(mapping),
+    }
+}
+
+/// Where established flows of a Mapping may lead. What is missing now leads nowhere, and may be back in a moment.
+fn ask(
+    key: &ObjectKey,
+    mapping: &ValidatedMapping,
+    objects: &Objects,
+    slices: &SliceIndex<'_>,
+    flows: &mut FlowTargets,
+) {
+    let service_key = ObjectKey::new(&key.namespace, &mapping.service_name);
+    let sources = Arc::new(mapping.sources.clone());
+    for port in &mapping.ports {
+        let asked = Arc::new(Asked {
+            service: service_key.clone(),
+            mode: mapping.mode,
+            protocol: port.protocol,
+            port: port.service_port.clone(),
+        });
+        flows.leads.entry(Arc::clone(&asked)).or_insert_with(|| {
+            let Some(service) = objects.services.get(&service_key) else { return Leads::default() };
+            let found = find_port(service, port);
+            Leads {
+                service_port: found.map(|p| p.port),
+                service_vip: service.vip(),
+                backends: found
+                    .map(|p| backends(slices.of(&service_key), p.name.as_deref(), port.protocol))
+                    .unwrap_or_default(),
+            }
+        });
+        for address in &mapping.addresses {
+            let endpoint = Endpoint { address: *address, protocol: port.protocol, port: port.port };
+            let target = FlowTarget { sources: Arc::clone(&sources), asked: Arc::clone(&asked) };
+            flows.endpoints.insert(endpoint, target);
+        }
     }
 }
 
@@ -200,7 +245,7 @@ fn describe_port(port: &model::ServicePort) -> String {
 /// The pods behind a Service port: slice ports are matched by the port's name and protocol, their numbers are each slice's own.
 fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -> Backends {
     let mut backends = Backends::default();
-    let mut draining = BTreeSet::new();
+    let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
     for slice in slices {
         let matching = slice.ports.iter().filter(|p| {
             p.name.as_deref().unwrap_or_default() == name.unwrap_or_default()
@@ -211,8 +256,11 @@ fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -
                 for address in endpoint.addresses.iter().copied().filter(is_pod_address) {
                     let socket = SocketAddr::new(address, port.port);
                     backends.known.insert(socket);
+                    if endpoint.ready || endpoint.serving {
+                        backends.serving.insert(socket);
+                    }
                     if endpoint.ready {
-                        backends.ready.insert(socket);
+                        ready.insert(socket);
                     } else if endpoint.serving && endpoint.terminating {
                         draining.insert(socket);
                     }
@@ -220,7 +268,7 @@ fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -
             }
         }
     }
-    backends.chosen = if backends.ready.is_empty() { draining } else { backends.ready.clone() };
+    backends.chosen = if ready.is_empty() { draining } else { ready };
     backends
 }
 

@@ -57,8 +57,8 @@ pub struct ResolvedPort {
 pub struct Backends {
     /// Where new connections go: the ready ones, or the serving-and-terminating ones when none is ready.
     pub chosen: BTreeSet<SocketAddr>,
-    /// Ready ones: UDP flows to others are cut.
-    pub ready: BTreeSet<SocketAddr>,
-    /// Every endpoint in any slice, whatever its conditions: TCP flows to others are cut.
+    /// Ready and serving ones: UDP flows to others are cut.
+    pub serving: BTreeSet<SocketAddr>,
+    /// Every endpoint in any slice, whatever its conditions.
     pub known: BTreeSet<SocketAddr>,
 }

@@ -36,7 +36,7 @@ pub struct ValidatedPort {
 }
 
 /// Which port of the Service is meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortSelector {
     Number(u16),
     Name(String),

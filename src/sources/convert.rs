@@ -134,6 +134,7 @@ fn endpoint(endpoint: &discovery::Endpoint, dropped: &mut Vec<String>) -> SliceE
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        uid: endpoint.target_ref.as_ref().and_then(|t| t.uid.as_deref()).filter(|u| !u.is_empty()).map(Into::into),
     }
 }
 
@@ -254,6 +255,18 @@ mod tests {
         let slice = converted_slice(json!({SERVICE_NAME_LABEL: "web"}), json!({"endpoints": endpoints})).unwrap();
         let conditions: Vec<_> = slice.object.endpoints.iter().map(|e| (e.ready, e.serving, e.terminating)).collect();
         assert_eq!(conditions, [(true, true, false), (false, false, false), (false, true, true)]);
+    }
+
+    #[test]
+    fn an_endpoint_says_which_pod_it_is() {
+        let endpoints = json!([
+            {"addresses": ["10.244.1.2"], "targetRef": {"kind": "Pod", "name": "web-0", "uid": "u-1"}},
+            {"addresses": ["10.244.1.3"], "targetRef": {"kind": "Pod", "name": "web-1", "uid": ""}},
+            {"addresses": ["10.244.1.4"]},
+        ]);
+        let slice = converted_slice(json!({SERVICE_NAME_LABEL: "web"}), json!({"endpoints": endpoints})).unwrap();
+        let uids: Vec<_> = slice.object.endpoints.iter().map(|e| e.uid.as_deref()).collect();
+        assert_eq!(uids, [Some("u-1"), None, None]);
     }
 
     #[test]

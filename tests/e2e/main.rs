@@ -15,6 +15,7 @@ mod first_defects;
 mod first_smartnat;
 mod foreign;
 mod forwarding;
+mod grace;
 mod interfaces;
 mod lifecycle;
 mod others_drop;

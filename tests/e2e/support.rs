@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bed::peer::{Answer, Failure, Flood, FloodReport, Proto, Request, Stream};
-use bed::{Bed, Daemon, Manifests, Mapping, Namespace, eventually};
+use bed::{Bed, Daemon, Manifests, Mapping, Namespace, eventually, eventually_within};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
@@ -104,6 +104,18 @@ pub fn assert_cut(stream: Stream) {
     eventually("the stream is cut", || stream.broken().map(drop));
     let report = stream.stop();
     assert!(report.broken.is_some(), "{report:?}");
+}
+
+/// For so long a connection lives on without its pod.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// The stream goes on until its pod has been away for [`GRACE`], and is cut then. A broken stream is noticed after 5 s.
+#[track_caller]
+pub fn assert_ends_in_time(stream: Stream, gone: Instant) {
+    assert_alive(&stream);
+    eventually_within(GRACE + bed::BOUND, "the stream is cut", || stream.broken().map(drop));
+    let lived = gone.elapsed();
+    assert!(lived >= GRACE, "cut after {lived:?}");
 }
 
 /// New flows to both usual ports.

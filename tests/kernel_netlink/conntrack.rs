@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smartnat::apply::conntrack::{Cleaned, clean, counts, mapped_flows};
 use smartnat::model::{Endpoint, MarkLayout, Protocol};
-use smartnat::plan::{Flow, FlowEndpoint, FlowPolicy, Sources};
+use smartnat::plan::{Flow, FlowEndpoint, FlowPolicy, Servers, Sources};
 
 use crate::netns::{in_netns, sh};
 
@@ -40,8 +40,10 @@ fn left() -> BTreeSet<u16> {
 
 fn endpoint(protocol: Protocol, address: &str, sources: Sources, keep: &[&str]) -> (Endpoint, FlowEndpoint) {
     let address: SocketAddr = address.parse().unwrap();
-    let keep = keep.iter().map(|s| s.parse().unwrap()).collect();
-    (Endpoint { address: address.ip(), protocol, port: address.port() }, FlowEndpoint { sources, keep })
+    let sockets = keep.iter().map(|s| s.parse().unwrap()).collect();
+    let servers = Servers { sockets, ..Servers::default() }.into();
+    let sources = sources.into();
+    (Endpoint { address: address.ip(), protocol, port: address.port() }, FlowEndpoint { sources, servers })
 }
 
 #[test]

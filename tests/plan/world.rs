@@ -141,7 +141,13 @@ fn add(objects: &mut Objects, spec: &Spec) {
             .map(|p| SlicePort { name: port_name(p), protocol: p.0.to_string().to_uppercase(), port: p.1 })
             .collect(),
         endpoints: (0..spec.pods)
-            .map(|i| SliceEndpoint { addresses: vec![pod(i)], ready: true, serving: true, terminating: false })
+            .map(|i| SliceEndpoint {
+                addresses: vec![pod(i)],
+                ready: true,
+                serving: true,
+                terminating: false,
+                uid: None,
+            })
             .collect(),
     };
     objects.mappings.insert(key(&spec.name), mapping);

@@ -97,10 +97,29 @@ pub async fn clean(policy: &FlowPolicy, marks: MarkLayout) -> Result<Cleaned, Co
         condemned.push(handle);
     })
     .await?;
-    for batch in condemned.chunks(BATCH) {
+    delete(&condemned).await?;
+    Ok(cleaned)
+}
+
+/// The mapped flows that fit, to be deleted later by [`delete`]: others that begin meanwhile are not among them.
+pub async fn find(marks: MarkLayout, fits: impl Fn(&Flow) -> bool) -> Result<Vec<FlowHandle>, ConntrackError> {
+    let mut found = Vec::new();
+    each_mapped(&mut Socket::open()?, marks, |flow, handle| {
+        if fits(&flow) {
+            found.push(handle);
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Deletes these flows, those that are there still.
+pub async fn delete(flows: &[FlowHandle]) -> Result<(), ConntrackError> {
+    let mut socket = Socket::open()?;
+    for batch in flows.chunks(BATCH) {
         socket.delete("delete flows", batch.iter().map(FlowHandle::deletion)).await?;
     }
-    Ok(cleaned)
+    Ok(())
 }
 
 /// Deletes the UDP flows to these endpoints that were translated without us; returns how many. Their next packet begins anew.
@@ -121,9 +140,7 @@ pub async fn end_strange_udp(endpoints: &BTreeSet<Endpoint>, marks: MarkLayout) 
             }
         })
         .await?;
-    for batch in condemned.chunks(BATCH) {
-        socket.delete("delete flows", batch.iter().map(FlowHandle::deletion)).await?;
-    }
+    delete(&condemned).await?;
     Ok(condemned.len())
 }
 

@@ -111,7 +111,7 @@ mod tests {
     use super::super::Level;
     use super::*;
     use crate::model::Link;
-    use crate::plan::{FlowPolicy, InterfaceOutcome};
+    use crate::plan::{FlowTargets, InterfaceOutcome};
     use crate::ruleset::Dataplane;
     use crate::settings::SettingsArgs;
 
@@ -133,7 +133,7 @@ mod tests {
     fn check(config: &BorderConfig, host: &Host, interfaces: Vec<InterfaceOutcome>) -> Vec<(Level, String)> {
         let plan = Plan {
             dataplane: Dataplane::default(),
-            flows: FlowPolicy::default(),
+            flows: FlowTargets::default(),
             mappings: [].into(),
             interfaces,
             slots: [].into(),

@@ -16,8 +16,7 @@ pub(super) fn evaluate(host: &Host, plan: &Plan) -> Vec<Finding> {
         .filter(|i| matches!(i.kind, InterfaceKind::External | InterfaceKind::Absent))
         .map(|i| i.name.as_str())
         .collect();
-    let backends: BTreeSet<IpAddr> =
-        plan.flows.endpoints.values().flat_map(|e| e.keep.iter().map(|server| server.ip())).collect();
+    let backends: BTreeSet<IpAddr> = plan.flows.servers();
     let mut findings: Vec<Finding> = Vec::new();
     for backend in backends.iter().filter(|b| !host.is_local(**b)) {
         match way(host, *backend) {
@@ -70,8 +69,9 @@ fn way(host: &Host, to: IpAddr) -> Option<&MainRoute> {
 mod tests {
     use super::super::Level;
     use super::*;
-    use crate::model::{Endpoint, Protocol};
-    use crate::plan::{FlowEndpoint, FlowPolicy, InterfaceOutcome, Sources};
+    use crate::api::MappingMode;
+    use crate::model::{ObjectKey, Protocol};
+    use crate::plan::{Asked, Backends, FlowTargets, InterfaceOutcome, Leads, PortSelector};
     use crate::ruleset::Dataplane;
 
     fn route(destination: &str, interface: Option<&str>, metric: u32) -> MainRoute {
@@ -86,11 +86,17 @@ mod tests {
     fn plan(backends: &[&str]) -> Plan {
         let eth1 =
             InterfaceOutcome { up: true, carrier: true, ..InterfaceOutcome::down("eth1", InterfaceKind::External) };
-        let keep = backends.iter().map(|b| b.parse().unwrap()).collect();
-        let endpoint = Endpoint { address: "203.0.113.10".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+        let asked = Asked {
+            service: ObjectKey::new("shop", "web"),
+            mode: MappingMode::Direct,
+            protocol: Protocol::Tcp,
+            port: PortSelector::Number(80),
+        };
+        let known = backends.iter().map(|b| b.parse().unwrap()).collect();
+        let leads = Leads { backends: Backends { known, ..Backends::default() }, ..Leads::default() };
         Plan {
             dataplane: Dataplane::default(),
-            flows: FlowPolicy { endpoints: [(endpoint, FlowEndpoint { sources: Sources::Everyone, keep })].into() },
+            flows: FlowTargets { endpoints: [].into(), leads: [(asked.into(), leads)].into() },
             mappings: [].into(),
             interfaces: vec![eth1],
             slots: [].into(),

@@ -70,7 +70,7 @@ mod tests {
 
     use super::super::Level;
     use super::*;
-    use crate::plan::FlowPolicy;
+    use crate::plan::FlowTargets;
     use crate::ruleset::{Dataplane, Sysctl};
 
     fn check(values: &[(&str, &str)]) -> Vec<(Level, String)> {
@@ -81,8 +81,13 @@ mod tests {
         let mut dataplane = Dataplane::default();
         dataplane.sysctls.insert(Sysctl::IpForward, "1".into());
         dataplane.sysctls.insert(Sysctl::Net("netfilter/nf_conntrack_tcp_be_liberal"), "1".into());
-        let plan =
-            Plan { dataplane, flows: FlowPolicy::default(), mappings: [].into(), interfaces: vec![], slots: [].into() };
+        let plan = Plan {
+            dataplane,
+            flows: FlowTargets::default(),
+            mappings: [].into(),
+            interfaces: vec![],
+            slots: [].into(),
+        };
         let values: BTreeMap<&str, &str> = values.iter().copied().collect();
         let read = |path: &str| values.get(path).map(|v| (*v).to_owned());
         evaluate(&plan, daemon_runs, &read).into_iter().map(|f| (f.level, f.what)).collect()

@@ -80,7 +80,7 @@ pub fn service() -> Service {
 }
 
 pub fn pod(address: &str) -> SliceEndpoint {
-    SliceEndpoint { addresses: vec![ip(address)], ready: true, serving: true, terminating: false }
+    SliceEndpoint { addresses: vec![ip(address)], ready: true, serving: true, terminating: false, uid: None }
 }
 
 pub fn slice(http: u16, endpoints: Vec<SliceEndpoint>) -> EndpointSlice {

@@ -42,7 +42,7 @@ fn a_mapping_reaches_the_pods_of_its_service() {
     assert_eq!((port.port, port.service_port, port.service_port_name.as_deref()), (80, 8080, Some("http")));
     let pods = sockets(&["10.244.1.2:9090", "10.244.2.2:9090"]);
     assert_eq!(port.backends.chosen, pods);
-    assert_eq!(port.backends.ready, pods);
+    assert_eq!(port.backends.serving, pods);
     assert_eq!(port.backends.known, pods);
 }
 
@@ -153,13 +153,13 @@ fn serving_pods_that_terminate_are_used_only_when_none_is_ready() {
     objects.slices.insert(key("web-1"), slice(9090, endpoints).into());
     let backends = served(&objects).ports.remove(0).backends;
     assert_eq!(backends.chosen, sockets(&["10.244.1.2:9090"]));
-    assert_eq!(backends.ready, sockets(&["10.244.1.2:9090"]));
+    assert_eq!(backends.serving, sockets(&["10.244.1.2:9090", "10.244.1.3:9090"]));
     assert_eq!(backends.known.len(), 4);
 
     objects.slices.insert(key("web-1"), slice(9090, vec![draining, gone, starting]).into());
     let backends = served(&objects).ports.remove(0).backends;
     assert_eq!(backends.chosen, sockets(&["10.244.1.3:9090"]));
-    assert_eq!(backends.ready, sockets(&[]));
+    assert_eq!(backends.serving, sockets(&["10.244.1.3:9090"]));
     assert_eq!(backends.known.len(), 3);
 }
 
@@ -210,7 +210,7 @@ fn ten_thousand_mappings_are_resolved_quickly() {
         objects.slices.insert(key(&name), EndpointSlice { service: name, ..slice(9090, pods) }.into());
     }
     let start = Instant::now();
-    let Resolution { served, refused } = resolve(&config(), &objects);
+    let Resolution { served, refused, .. } = resolve(&config(), &objects);
     let took = start.elapsed();
     assert_eq!((served.len(), refused.len()), (COUNT as usize, 0));
     assert!(served.iter().all(|m| m.ports[0].backends.chosen.len() == 1));

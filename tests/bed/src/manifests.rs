@@ -76,11 +76,13 @@ pub struct Service {
     pub cluster_ip: Ipv4Addr,
     /// Seconds of `sessionAffinity: ClientIP`.
     pub affinity: Option<u32>,
+    /// Name of its port tcp 80.
+    pub http: String,
 }
 
 impl Service {
     pub fn new(name: &str, cluster_ip: Ipv4Addr) -> Self {
-        Service { name: name.to_owned(), cluster_ip, affinity: None }
+        Service { name: name.to_owned(), cluster_ip, affinity: None, http: "http".to_owned() }
     }
 
     /// The object as the API takes it.
@@ -88,7 +90,7 @@ impl Service {
         let mut spec = json!({
             "clusterIP": self.cluster_ip, "clusterIPs": [self.cluster_ip], "type": "ClusterIP",
             "ports": [
-                {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080},
+                {"name": self.http, "port": 80, "protocol": "TCP", "targetPort": 8080},
                 {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 9090},
             ],
         });
@@ -110,20 +112,43 @@ pub enum PodState {
     Terminating,
 }
 
-/// The one EndpointSlice of a Service: its pods serve tcp 8080 and udp 9090.
+/// An EndpointSlice of a Service: its pods serve tcp 8080 and udp 9090.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     service: String,
-    pods: Vec<(Ipv4Addr, PodState)>,
+    slice: String,
+    /// Name and number of the port tcp 80 of the Service.
+    http: (String, u16),
+    /// The last one with the uid of its pod, if it is to be told.
+    pods: Vec<(Ipv4Addr, PodState, Option<String>)>,
 }
 
 impl Endpoints {
     pub fn of(service: &str) -> Self {
-        Endpoints { service: service.to_owned(), pods: Vec::new() }
+        let http = ("http".to_owned(), 8080);
+        Endpoints { service: service.to_owned(), slice: format!("{service}-1"), http, pods: Vec::new() }
+    }
+
+    /// Another slice than the Service's first.
+    pub fn slice(mut self, name: &str) -> Self {
+        self.slice = name.to_owned();
+        self
+    }
+
+    /// Another name or number of the port behind tcp 80.
+    pub fn http(mut self, name: &str, number: u16) -> Self {
+        self.http = (name.to_owned(), number);
+        self
+    }
+
+    /// The endpoint that was added last is this pod.
+    pub fn uid(mut self, uid: &str) -> Self {
+        self.pods.last_mut().expect("there is an endpoint").2 = Some(uid.to_owned());
+        self
     }
 
     pub fn pod(mut self, address: Ipv4Addr, state: PodState) -> Self {
-        self.pods.push((address, state));
+        self.pods.push((address, state, None));
         self
     }
 
@@ -136,23 +161,28 @@ impl Endpoints {
         let endpoints: Vec<Value> = self
             .pods
             .iter()
-            .map(|(address, state)| {
+            .map(|(address, state, uid)| {
                 let (ready, serving, terminating) = match state {
                     PodState::Ready => (true, true, false),
                     PodState::Unready => (false, false, false),
                     PodState::Terminating => (false, true, true),
                 };
-                json!({"addresses": [address], "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
+                let conditions = json!({"ready": ready, "serving": serving, "terminating": terminating});
+                let mut endpoint = json!({"addresses": [address], "conditions": conditions});
+                if let Some(uid) = uid {
+                    endpoint["targetRef"] = json!({"kind": "Pod", "namespace": "default", "name": uid, "uid": uid});
+                }
+                endpoint
             })
             .collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {
-                "name": format!("{}-1", self.service), "namespace": "default",
+                "name": self.slice, "namespace": "default",
                 "labels": {"kubernetes.io/service-name": self.service},
             },
             "ports": [
-                {"name": "http", "port": 8080, "protocol": "TCP"},
+                {"name": self.http.0, "port": self.http.1, "protocol": "TCP"},
                 {"name": "dns", "port": 9090, "protocol": "UDP"},
             ],
             "endpoints": endpoints,
@@ -228,7 +258,17 @@ impl Manifests {
     }
 
     pub fn put_endpoints(&mut self, endpoints: Endpoints) -> &mut Self {
-        self.endpoints.insert(endpoints.service.clone(), endpoints);
+        self.endpoints.insert(endpoints.slice.clone(), endpoints);
+        self
+    }
+
+    pub fn remove_service(&mut self, service: &str) -> &mut Self {
+        assert!(self.services.remove(service).is_some(), "there is no Service {service} to remove");
+        self
+    }
+
+    pub fn remove_slice(&mut self, slice: &str) -> &mut Self {
+        assert!(self.endpoints.remove(slice).is_some(), "there is no EndpointSlice {slice} to remove");
         self
     }
 

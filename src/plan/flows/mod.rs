@@ -1,0 +1,93 @@
+//! Which established flows that came through a Mapping may go on.
+//!
+//! The objects of one moment do not decide that alone: a Service and its slices change one after the other, and a mismatch that passes
+//! must cut nobody. [`FlowTargets`] says what the objects ask for and lead to now; a [`FlowMemory`] adds what was there a moment ago and
+//! makes the [`FlowPolicy`] of both.
+
+mod identity;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
+mod service;
+mod targets;
+
+pub use memory::{FlowMemory, GRACE};
+pub use targets::{Asked, FlowTarget, FlowTargets, Leads};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::Sources;
+use crate::model::{Endpoint, Protocol};
+
+/// Which established flows that came through a Mapping may go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlowPolicy {
+    pub endpoints: BTreeMap<Endpoint, FlowEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowEndpoint {
+    pub sources: Arc<Sources>,
+    /// Shared by all endpoints that lead to the same.
+    pub servers: Arc<Servers>,
+}
+
+/// Destinations after translation that a flow may keep.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Servers {
+    pub sockets: BTreeSet<SocketAddr>,
+    /// On any port: the number may have been another one when the flow began.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Every other server too, but for these: what was there before this program started is not known.
+    pub all_but: Option<BTreeSet<IpAddr>>,
+}
+
+impl Servers {
+    fn may_go_on(&self, server: &SocketAddr) -> bool {
+        self.sockets.contains(server)
+            || self.addresses.contains(&server.ip())
+            || self.all_but.as_ref().is_some_and(|strangers| !strangers.contains(&server.ip()))
+    }
+}
+
+/// A conntrack entry with the mapped connmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    pub protocol: Protocol,
+    pub client: IpAddr,
+    /// Original destination: the mapped endpoint.
+    pub destination: SocketAddr,
+    /// Source of the reply direction: the pod (or the ClusterIP).
+    pub server: SocketAddr,
+}
+
+impl Flow {
+    /// The mapped endpoint that the client connected to.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { address: self.destination.ip(), protocol: self.protocol, port: self.destination.port() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowVerdict {
+    Keep,
+    /// The endpoint is no longer mapped.
+    NotMapped,
+    /// Its source is no longer allowed.
+    SourceNotAllowed,
+    /// Its pod is gone, or (UDP) no longer serves.
+    ServerGone,
+}
+
+impl FlowPolicy {
+    pub fn verdict(&self, flow: &Flow) -> FlowVerdict {
+        match self.endpoints.get(&flow.endpoint()) {
+            None => FlowVerdict::NotMapped,
+            Some(e) if !e.sources.allows(flow.client) => FlowVerdict::SourceNotAllowed,
+            Some(e) if !e.servers.may_go_on(&flow.server) => FlowVerdict::ServerGone,
+            Some(_) => FlowVerdict::Keep,
+        }
+    }
+}
