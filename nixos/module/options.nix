@@ -190,6 +190,17 @@ in
       '';
     };
 
+    insideInterfaces = mkOption {
+      type = types.listOf (types.strMatching "[^[:space:],/+]{1,15}");
+      default = [ ];
+      example = [ "lan0.100" ];
+      description = ''
+        Exact names of interfaces that are inside although the pattern matches them or they stand above an external
+        interface${setting "SNCTRLR_INSIDE_INTERFACES"}, such as the VLAN of the cluster on a trunk. `interfaces.cluster` is among
+        them by itself.
+      '';
+    };
+
     manifests = mkOption {
       type = types.listOf types.path;
       default = [ ];

@@ -23,6 +23,9 @@ let
     lib.concatLines (lib.mapAttrsToList (name: value: "${name}=${quote (text value)}") settings);
 
   offsets = lib.filterAttrs (_: external: external.gatewayOffset != null) cfg.interfaces.external;
+  insideInterfaces = lib.unique (
+    lib.optional (cfg.interfaces.cluster != null) cfg.interfaces.cluster.name ++ cfg.insideInterfaces
+  );
   manifestDirectory = pkgs.linkFarm "smartnat-manifests" (
     lib.imap0 (index: file: {
       name = "${toString index}-${builtins.unsafeDiscardStringContext (baseNameOf file)}";
@@ -81,6 +84,9 @@ in
     // lib.optionalAttrs (cfg.instanceName != null) { SNCTRLR_INSTANCE_NAME = cfg.instanceName; }
     // lib.optionalAttrs (cfg.insidePrefixes != [ ]) {
       SNCTRLR_INSIDE_PREFIXES = lib.concatStringsSep "," cfg.insidePrefixes;
+    }
+    // lib.optionalAttrs (insideInterfaces != [ ]) {
+      SNCTRLR_INSIDE_INTERFACES = lib.concatStringsSep "," insideInterfaces;
     }
     // (
       if cfg.manifests != [ ] then

@@ -23,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::daemon::{self, DaemonError};
 use crate::error_chain;
+use crate::model::printable_lines;
 use crate::report::logging::{self, Verbosity};
 use crate::settings::{FILE_VARIABLE, SettingsArgs, SettingsError, SettingsFile, SettingsFileError};
 
@@ -216,6 +217,8 @@ fn listen(kind: SignalKind) -> Result<Signal, CliError> {
 
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.
 fn say(text: &str) -> Result<(), CliError> {
+    // Names and messages come from others: none of them moves the cursor of whoever reads.
+    let text = printable_lines(text);
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::failed("stdout cannot be written", e)),
         _ => Ok(()),
@@ -260,7 +263,7 @@ mod tests {
         let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
         let command = Cli::command();
         let settings: Vec<_> = command.get_arguments().filter(|a| a.get_env().is_some()).collect();
-        assert_eq!(settings.len(), 23);
+        assert_eq!(settings.len(), 24);
         for argument in settings {
             let env = argument.get_env().unwrap().to_str().unwrap();
             let flag = format!("`--{}`", argument.get_long().unwrap());

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::table;
 use super::view::{View, ip, reading_order, tool};
-use crate::model::{Family, NeighbourState};
+use crate::model::{Family, NeighbourState, printable};
 use crate::plan::{InterfaceOutcome, MappingOutcome, Plan};
 use crate::ruleset::{Builtin, Rule, Table};
 
@@ -94,7 +94,7 @@ fn interfaces(outcomes: &[InterfaceOutcome]) -> String {
         .map(|i| {
             vec![
                 i.name.clone(),
-                format!("{:?}", i.kind).to_lowercase(),
+                i.kind.as_str().to_owned(),
                 if i.up && i.carrier { "up" } else { "down" }.to_owned(),
                 joined(&i.addresses),
                 optional(i.slot.as_ref()),
@@ -106,7 +106,9 @@ fn interfaces(outcomes: &[InterfaceOutcome]) -> String {
         })
         .collect();
     let header = ["NAME", "KIND", "LINK", "ADDRESSES", "SLOT", "TABLE", "GATEWAY", "NEIGHBOUR", "PROBLEM"];
-    let notes = outcomes.iter().flat_map(|i| i.notes.iter().map(|note| format!("# note on {}: {note}\n", i.name)));
+    let notes = outcomes
+        .iter()
+        .flat_map(|i| i.notes.iter().map(|note| format!("# note on {}: {}\n", printable(&i.name), printable(note))));
     table(&header, &rows) + &notes.collect::<String>()
 }
 
@@ -219,6 +221,7 @@ mod tests {
             table: Some(1001),
             gateway: None,
             gateway_neighbour: Some(NeighbourState::Stale),
+            above: vec![],
             problem: Some("no gateway".into()),
             notes: vec!["routed here".into()],
         };

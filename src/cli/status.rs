@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::table::table;
 use super::{Answer, CliError, http, say};
+use crate::model::printable;
 use crate::settings::{LocalSettings, MonitorAddress};
 
 /// The daemon answers from memory: more than this is no answer.
@@ -141,7 +142,7 @@ fn text(d: &Value) -> String {
 /// What is to be known of an interface, a line each.
 fn notes(interface: &Value) -> impl Iterator<Item = String> {
     let notes = interface["notes"].as_array().into_iter().flatten();
-    notes.map(|note| format!("note on {}: {}\n", string(&interface["name"]), string(note)))
+    notes.map(|note| format!("note on {}: {}\n", printable(&string(&interface["name"])), printable(&string(note))))
 }
 
 fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {

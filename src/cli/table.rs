@@ -1,10 +1,17 @@
+use std::borrow::Cow;
+
+use crate::model::printable;
+
 /// Rows as text columns, each as wide as its widest cell; the last one is not padded. Empty without rows.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    // A line break in a cell would make a row that nobody wrote.
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     if rows.is_empty() {
         return String::new();
     }
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -14,8 +21,8 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut out = line(&mut header.iter().copied());
-    for row in rows {
-        out += &line(&mut row.iter().map(String::as_str));
+    for row in &rows {
+        out += &line(&mut row.iter().map(AsRef::as_ref));
     }
     out
 }
@@ -30,5 +37,6 @@ mod tests {
         let text = table(&["NAME", "X", "WHY"], &[row("é", "12", ""), row("longer", "3", "a b")]);
         assert_eq!(text, "NAME    X   WHY\né       12\nlonger  3   a b\n");
         assert_eq!(table(&["NAME"], &[]), "");
+        assert_eq!(table(&["NAME"], &[vec!["a\nroot  yes\u{1b}[2J".to_owned()]]), "NAME\na\\nroot  yes\\u{1b}[2J\n");
     }
 }

@@ -6,11 +6,13 @@
 mod flows;
 mod snapshot;
 mod stop;
+mod told;
 mod wiring;
 
 use stop::Stop;
 
 pub use snapshot::Snapshot;
+use told::Told;
 pub use wiring::{DaemonError, border, run};
 
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ struct Daemon {
     /// READY has been sent: the border is closed.
     announced: bool,
     flows: Flows,
+    told: Told,
 }
 
 /// When a failed pass may be tried again.
@@ -94,6 +97,7 @@ impl Daemon {
             retry: Retry::default(),
             announced: false,
             flows,
+            told: Told::default(),
         }
     }
 
@@ -166,6 +170,7 @@ impl Daemon {
         self.dirty.clear();
         let begun = Instant::now();
         let plan = plan::plan(&self.settings.border, self.snapshot.world());
+        self.told.tell(&plan.interfaces);
         let scope = if self.snapshot.is_complete() { Scope::Full } else { Scope::Border };
         self.snapshot.keep_slots(&plan);
         if let Some(objects) = &self.snapshot.world().objects {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,6 +26,8 @@ pub struct BorderConfig {
     pub max_ports_per_mapping: usize,
     /// `SNCTRLR_INSIDE_PREFIXES`: interface names beginning so are inside even before they are seen (`cali` for `cali+`).
     pub inside_prefixes: Vec<String>,
+    /// `SNCTRLR_INSIDE_INTERFACES`: exact names of interfaces that are inside, wherever they stand.
+    pub inside_interfaces: BTreeSet<InterfaceName>,
     /// `SNCTRLR_BORDER_OPENINGS`: what the box itself answers on external interfaces.
     pub openings: Vec<Opening>,
     /// `SNCTRLR_MARK_BITS`.
@@ -47,6 +49,7 @@ impl PartialEq for BorderConfig {
             && self.accept == other.accept
             && self.max_ports_per_mapping == other.max_ports_per_mapping
             && self.inside_prefixes == other.inside_prefixes
+            && self.inside_interfaces == other.inside_interfaces
             && self.openings == other.openings
             && self.marks == other.marks
             && self.route_table_base == other.route_table_base

@@ -49,8 +49,23 @@ pub struct Link {
     pub mtu: u32,
     /// Further names of it (`ip link property add dev eth1 altname enp2s0`). No two interfaces share a name of either kind.
     pub altnames: BTreeSet<InterfaceName>,
+    /// What it stands on and under.
+    pub stack: LinkStack,
     /// In the kernel's order: of each subnet the primary address comes before its secondaries.
     pub addresses: Vec<InterfaceAddress>,
+}
+
+/// How a link hangs together with others of this network namespace. Links of another namespace are not named here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkStack {
+    /// The kernel's name of its kind (`bridge`, `vlan`, `veth`); empty for hardware.
+    pub kind: String,
+    /// The bridge, bond, team, VRF... of which it is a port.
+    pub master: Option<InterfaceName>,
+    /// The links whose frames it takes: a VLAN's trunk, a macvlan's NIC, the device to which a tunnel is bound.
+    pub lower: BTreeSet<InterfaceName>,
+    /// The other end of a veth pair, if both are here.
+    pub peer: Option<InterfaceName>,
 }
 
 /// An address with its prefix as assigned, e.g. 10.22.66.41/23.

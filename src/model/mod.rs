@@ -4,11 +4,15 @@
 
 mod config;
 mod host;
+mod name;
 mod net;
 mod objects;
 
 pub use config::{BorderConfig, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError, PerInterface};
-pub use host::{Host, InterfaceAddress, Link, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
+pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
+pub use name::{
+    MAX_INTERFACE_NAME, UnusableName, check_interface_name, name_of_bytes, printable, printable_lines, shell_word,
+};
 pub use net::{Endpoint, Family, InterfaceName, Protocol, host_net, is_default_route};
 pub use objects::{
     EndpointSlice, Mapping, ObjectKey, Objects, Service, ServicePort, ServiceType, SliceEndpoint, SlicePort,

@@ -1,9 +1,11 @@
 //! Netlink sockets as the sources and drivers need them: multicast listening that admits its losses, and rtnetlink conversations that
 //! know whether an answer was complete.
 
+mod message;
 mod multicast;
 mod route_socket;
 
+pub(crate) use message::numbers;
 pub(crate) use multicast::{Multicast, Received};
 pub(crate) use route_socket::{RouteSocket, RouteSocketError};
 

@@ -3,6 +3,11 @@ use std::io;
 use futures::{Stream, StreamExt};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, SocketAddr};
+use rtnetlink::proto::{ConnectionHandle, new_connection};
+
+use super::message::Message;
 
 /// Changes on their way at once: the kernel puts an answer to each into the receive buffer before the first is read (200 KB by default).
 const BATCH: usize = 64;
@@ -10,7 +15,7 @@ const BATCH: usize = 64;
 /// An rtnetlink connection. rtnetlink's own requests take the end of a connection for the end of an answer; here an answer counts only
 /// when the kernel said that it was the last one.
 pub(crate) struct RouteSocket {
-    handle: rtnetlink::Handle,
+    handle: ConnectionHandle<Message>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +42,8 @@ impl RouteSocket {
     /// Opens a socket in the calling thread's network namespace, and spawns its task on the current runtime.
     pub(crate) fn connect() -> io::Result<Self> {
         // Strict checking: filters of a dump are then applied by the kernel, or refused, but never ignored.
-        let (mut connection, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()?;
+        let (mut connection, handle, _unsolicited) = new_connection(NETLINK_ROUTE)?;
+        connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true)?;
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
         // Ends when the handle is dropped.
@@ -50,15 +56,15 @@ impl RouteSocket {
         &mut self,
         request: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, RouteSocketError> {
-        let mut request = NetlinkMessage::from(request);
+        let mut request = NetlinkMessage::from(Message(request));
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut answers = self.handle.request(request).map_err(|_| RouteSocketError::Lost)?;
+        let mut answers = self.handle.request(request, kernel()).map_err(|_| RouteSocketError::Lost)?;
         let mut entries = Vec::new();
         let mut interrupted = false;
         while let Some(answer) = answers.next().await {
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(entry) => entries.push(entry),
+                NetlinkPayload::InnerMessage(Message(entry)) => entries.push(entry),
                 // A dump that fails at its very start ends with the error in NLMSG_DONE.
                 NetlinkPayload::Done(done) if done.code < 0 => {
                     return Err(RouteSocketError::Refused(io::Error::from_raw_os_error(-done.code)));
@@ -103,15 +109,19 @@ impl RouteSocket {
         request: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<impl Future<Output = Result<(), RouteSocketError>> + use<>, RouteSocketError> {
-        let mut request = NetlinkMessage::from(request);
+        let mut request = NetlinkMessage::from(Message(request));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        let answers = self.handle.request(request).map_err(|_| RouteSocketError::Lost)?;
+        let answers = self.handle.request(request, kernel()).map_err(|_| RouteSocketError::Lost)?;
         Ok(acknowledged(answers))
     }
 }
 
+fn kernel() -> SocketAddr {
+    SocketAddr::new(0, 0)
+}
+
 async fn acknowledged(
-    mut answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin,
+    mut answers: impl Stream<Item = NetlinkMessage<Message>> + Unpin,
 ) -> Result<(), RouteSocketError> {
     while let Some(answer) = answers.next().await {
         match answer.payload {

@@ -1,5 +1,6 @@
 //! The pure heart: from a [`World`] to a [`Plan`]. No I/O, no clock, no randomness; equal worlds give equal plans.
 
+mod above;
 mod claims;
 mod compile;
 mod flows;
@@ -10,6 +11,7 @@ mod resolve;
 #[cfg(test)]
 mod resolve_tests;
 mod resolved;
+mod roles;
 pub mod slots;
 mod topology;
 mod validate;

@@ -87,11 +87,30 @@ pub enum ProgrammedReason {
 pub enum InterfaceKind {
     /// The default gateway interface.
     Gateway,
-    /// lo, the cluster interface, pod interfaces: everything that does not match the pattern.
+    /// lo, the cluster interface, pod interfaces: what does not match the pattern and stands above nothing external.
     Inside,
     External,
     /// External, known by its slot, but not there now.
     Absent,
+    /// Above an external interface, by master or lower link: closed, as what the outside sends may come by it.
+    #[serde(rename = "above-external")]
+    AboveExternal,
+    /// It would be inside, but no rule can name it.
+    Closed,
+}
+
+impl InterfaceKind {
+    /// As people and programs read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InterfaceKind::Gateway => "gateway",
+            InterfaceKind::Inside => "inside",
+            InterfaceKind::External => "external",
+            InterfaceKind::Absent => "absent",
+            InterfaceKind::AboveExternal => "above-external",
+            InterfaceKind::Closed => "closed",
+        }
+    }
 }
 
 /// What is said about one interface.
@@ -108,6 +127,8 @@ pub struct InterfaceOutcome {
     pub gateway: Option<IpAddr>,
     #[serde(skip)]
     pub gateway_neighbour: Option<NeighbourState>,
+    /// The external interfaces that it stands above and that close it.
+    pub above: Vec<InterfaceName>,
     /// What is wrong with it, with the remedy; it alone is concerned.
     pub problem: Option<String>,
     /// What an operator should know of it although it works.
@@ -127,6 +148,7 @@ impl InterfaceOutcome {
             table: None,
             gateway: None,
             gateway_neighbour: None,
+            above: Vec::new(),
             problem: None,
             notes: Vec::new(),
         }

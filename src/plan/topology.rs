@@ -6,15 +6,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::gateway::gateway;
+use super::roles::Roles;
 use super::slots;
 use super::{InterfaceKind, InterfaceOutcome};
-use crate::model::{BorderConfig, Family, Host, InterfaceName, MainRoute, is_default_route};
+use crate::model::{BorderConfig, Family, Host, InterfaceName, MainRoute, check_interface_name, is_default_route};
 
 /// The host, classified.
 #[derive(Debug, Clone)]
 pub struct Topology {
     /// Inside interfaces by name, without lo and without those that a prefix covers.
     pub inside: BTreeSet<InterfaceName>,
+    /// Beginnings of names that are inside, seen or not. None of them covers an interface that is known not to be inside.
+    pub prefixes: Vec<String>,
+    /// Interfaces above external ones: nothing leaves there for the outside.
+    pub above: BTreeSet<InterfaceName>,
     /// External interfaces that have a slot, present or away.
     pub externals: Vec<External>,
     /// Networks of the inside, per family: subnets of inside interfaces and what main routes by them.
@@ -51,37 +56,39 @@ impl External {
 
 impl Topology {
     pub fn of(config: &BorderConfig, host: &Host, kept: &BTreeMap<InterfaceName, u16>) -> Self {
-        let is_external =
-            |name: &str| name != config.gateway_interface && name != "lo" && config.external_pattern.is_match(name);
-        let present = host.links.keys().filter(|n| is_external(n)).cloned().collect();
-        let slots = slots::assign(kept, &present, is_external, config.marks.max_slot());
+        let roles = Roles::of(config, host, kept.keys());
+        let is_external = |name: &str| roles.is_external(name);
+        let is_inside = |name: &str| roles.is_inside(name);
+        let has_slot = |name: &str| is_external(name) && check_interface_name(name).is_ok();
+        let present = host.links.keys().filter(|n| has_slot(n)).cloned().collect();
+        let slots = slots::assign(kept, &present, has_slot, config.marks.max_slot());
+        let prefixes = roles.prefixes();
 
-        let by_prefix = |name: &str| config.inside_prefixes.iter().any(|p| name.starts_with(p.as_str()));
+        let by_prefix = |name: &str| prefixes.iter().any(|p| name.starts_with(p.as_str()));
         let mut inside: BTreeSet<InterfaceName> =
-            host.links.keys().filter(|n| *n != "lo" && !is_external(n) && !by_prefix(n)).cloned().collect();
-        // Also before it is there, so that it never counts as external. What can only be an altname never comes as an interface.
-        if host.links.contains_key(&config.gateway_interface) || is_kernel_name(&config.gateway_interface) {
-            inside.insert(config.gateway_interface.clone());
-        }
+            host.links.keys().filter(|n| *n != "lo" && is_inside(n) && !by_prefix(n)).cloned().collect();
+        // Also before they are there, so that they never count as external. What can only be an altname never comes as an interface.
+        let stated = std::iter::once(&config.gateway_interface).chain(&config.inside_interfaces);
+        inside.extend(stated.filter(|name| check_interface_name(name).is_ok()).cloned());
 
         let inside_subnets: BTreeSet<IpNet> = host
             .addresses()
-            .filter(|(name, _)| !is_external(name))
+            .filter(|(name, _)| is_inside(name))
             .map(|(_, a)| a.subnet())
             .filter(|net| !is_default_route(net) && !is_link_local(net))
             .collect();
         let inside_routes = host.main_routes.iter().filter(|route| {
             !is_default_route(&route.destination)
                 && !is_link_local(&route.destination)
-                && route.interface.as_ref().is_some_and(|name| !is_external(name))
+                && route.interface.as_ref().is_some_and(|name| is_inside(name))
         });
         // The most specific route decides what is inside, as in the kernel: a wide route by an inside interface does not make the
         // neighbours of an external one impostors.
         let mut outside: BTreeSet<IpNet> = host
             .addresses()
-            .filter(|(name, _)| is_external(name))
+            .filter(|(name, _)| !is_inside(name))
             .map(|(_, a)| a.subnet())
-            .chain(external_routes(host, is_external))
+            .chain(outside_routes(host, is_inside))
             .collect();
         outside.retain(|net| !inside_subnets.iter().any(|inside| inside.contains(net)));
         let inside_nets = inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination));
@@ -92,31 +99,24 @@ impl Topology {
         for (name, slot) in &slots {
             let (external, outcome) = external(config, host, name, *slot, &inside_subnets);
             externals.push(external);
-            outcomes.push(outcome);
+            outcomes.push(InterfaceOutcome { notes: roles.crossing(name).into_iter().collect(), ..outcome });
         }
         for (name, link) in &host.links {
             if slots.contains_key(name) {
                 continue;
             }
-            let (kind, problem) = if *name == config.gateway_interface {
-                (InterfaceKind::Gateway, None)
-            } else if is_external(name) {
-                let problem = format!(
-                    "no slot is left for it: {} names of external interfaces are known; widen SNCTRLR_MARK_BITS, or stop the daemon and run `smartnat-manager cleanup` to forget names that are gone",
-                    slots.len()
-                );
-                (InterfaceKind::External, Some(problem))
-            } else {
-                (InterfaceKind::Inside, None)
-            };
+            let said = roles.say(name, link, slots.len());
             outcomes.push(InterfaceOutcome {
                 up: link.up,
                 carrier: link.carrier,
-                addresses: prefixes(link),
-                problem,
-                ..InterfaceOutcome::down(name, kind)
+                addresses: addresses_of(link),
+                above: said.above,
+                problem: said.problem,
+                notes: said.notes,
+                ..InterfaceOutcome::down(name, said.kind)
             });
         }
+        outcomes.extend(roles.missing());
         if !host.links.contains_key(&config.gateway_interface) {
             outcomes.push(InterfaceOutcome {
                 problem: Some(
@@ -133,7 +133,8 @@ impl Topology {
                 serving.entry(*address).or_insert(place);
             }
         }
-        Topology { inside, externals, inner, outcomes, slots, serving }
+        let above = roles.above().cloned().collect();
+        Topology { inside, prefixes, above, externals, inner, outcomes, slots, serving }
     }
 
     /// The external interface that holds an address and serves Mappings on it.
@@ -219,25 +220,26 @@ fn external(
         kind: InterfaceKind::External,
         up: link.up,
         carrier: link.carrier,
-        addresses: prefixes(link),
+        addresses: addresses_of(link),
         slot: Some(slot),
         table: Some(table),
         gateway: gateway.map(IpAddr::V4),
         gateway_neighbour,
+        above: Vec::new(),
         problem,
         notes: Vec::new(),
     };
     (external, outcome)
 }
 
-fn prefixes(link: &crate::model::Link) -> Vec<IpNet> {
+fn addresses_of(link: &crate::model::Link) -> Vec<IpNet> {
     link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
 }
 
-/// What main routes by external interfaces, but for their default routes.
-fn external_routes(host: &Host, is_external: impl Fn(&str) -> bool) -> impl Iterator<Item = IpNet> {
-    let by_external = move |route: &&MainRoute| route.interface.as_ref().is_some_and(|name| is_external(name));
-    let routes = host.main_routes.iter().filter(by_external).map(|route| route.destination);
+/// What main routes by interfaces that are not inside, but for their default routes.
+fn outside_routes(host: &Host, is_inside: impl Fn(&str) -> bool) -> impl Iterator<Item = IpNet> {
+    let by_others = move |route: &&MainRoute| route.interface.as_ref().is_some_and(|name| !is_inside(name));
+    let routes = host.main_routes.iter().filter(by_others).map(|route| route.destination);
     routes.filter(|net| !is_default_route(net))
 }
 
@@ -249,11 +251,6 @@ fn without_parts(net: IpNet, parts: &BTreeSet<IpNet>) -> Vec<IpNet> {
     // A network that holds a smaller one has halves.
     let halves = net.trunc().subnets(net.prefix_len() + 1).into_iter().flatten();
     halves.filter(|half| !parts.contains(half)).flat_map(|half| without_parts(half, parts)).collect()
-}
-
-/// Whether the kernel could give an interface this name (dev_valid_name in net/core/dev.c; an altname may be longer).
-fn is_kernel_name(name: &str) -> bool {
-    name.len() <= 15 && !name.contains(['/', ':'])
 }
 
 /// A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.

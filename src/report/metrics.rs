@@ -124,7 +124,7 @@ impl Scrape {
         out.gauges("smartnat_mappings", "Mappings by what became of them on this instance", "state", states)?;
         let endpoints = self.report.endpoints() as f64;
         out.gauge("smartnat_endpoints", "Endpoints (address, protocol, port) served here", endpoints, false)?;
-        let seen = || outcomes.interfaces.iter().filter(|i| i.kind != InterfaceKind::Inside);
+        let seen = || outcomes.interfaces.iter().filter(|i| has_border(i.kind));
         let links = seen().map(|i: &InterfaceOutcome| (i.name.as_str(), flag(i.up && i.carrier)));
         out.gauges("smartnat_link_up", "1 while an interface is up and has carrier", "interface", links)?;
         let neighbours = seen().filter_map(|i| {
@@ -138,6 +138,11 @@ impl Scrape {
             neighbours,
         )
     }
+}
+
+/// Of other interfaces there may be hundreds, and nothing depends on a single one.
+fn has_border(kind: InterfaceKind) -> bool {
+    matches!(kind, InterfaceKind::Gateway | InterfaceKind::External | InterfaceKind::Absent)
 }
 
 fn tracking(c: &ConntrackCounts, out: &mut Writer<'_>) -> Result<(), Error> {

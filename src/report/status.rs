@@ -229,6 +229,7 @@ mod tests {
             table: Some(1001),
             gateway: Some("203.0.113.1".parse().unwrap()),
             gateway_neighbour: Some(NeighbourState::Stale),
+            above: vec![],
             problem: None,
             notes: vec![],
         };

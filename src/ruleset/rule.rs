@@ -270,7 +270,8 @@ fn write_comment(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
         return f.write_str(text);
     }
     f.write_str("\"")?;
-    for c in text.chars() {
+    // A line break would end the rule.
+    for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
         if matches!(c, '"' | '\\' | '\'') {
             f.write_str("\\")?;
         }

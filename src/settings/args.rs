@@ -93,6 +93,11 @@ pub struct SettingsArgs {
     #[arg(long, env = "SNCTRLR_INSIDE_PREFIXES", value_name = "PREFIXES", global = true)]
     pub inside_prefixes: Option<String>,
 
+    /// Comma separated exact names of interfaces that are inside although the pattern matches them or they stand above an external one,
+    /// such as the VLAN of the cluster on a trunk, e.g. eth1.100 [default: none]
+    #[arg(long, env = "SNCTRLR_INSIDE_INTERFACES", value_name = "NAMES", global = true)]
+    pub inside_interfaces: Option<String>,
+
     /// Comma separated list of what this box itself answers on external interfaces: icmp-echo, dhcp, vrrp, PROTOCOL/PORT or
     /// PROTOCOL/PORT@NETWORK; set but empty: nothing [default: icmp-echo,dhcp]
     #[arg(long, env = "SNCTRLR_BORDER_OPENINGS", value_name = "LIST", global = true)]
@@ -119,7 +124,7 @@ impl SettingsArgs {
     }
 
     /// Every setting under the name of its variable.
-    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 23] {
+    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 24] {
         [
             ("SNCTRLR_DEFAULT_GW_INTERFACE", &mut self.default_gw_interface),
             ("SNCTRLR_INTERFACES_PATTERN", &mut self.interfaces_pattern),
@@ -141,6 +146,7 @@ impl SettingsArgs {
             ("SNCTRLR_STATE_DIR", &mut self.state_dir),
             ("SNCTRLR_INSTANCE_NAME", &mut self.instance_name),
             ("SNCTRLR_INSIDE_PREFIXES", &mut self.inside_prefixes),
+            ("SNCTRLR_INSIDE_INTERFACES", &mut self.inside_interfaces),
             ("SNCTRLR_BORDER_OPENINGS", &mut self.border_openings),
             ("SNCTRLR_MARK_BITS", &mut self.mark_bits),
             ("SNCTRLR_ROUTE_TABLE_BASE", &mut self.route_table_base),

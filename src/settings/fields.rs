@@ -3,6 +3,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::BadSetting;
+use crate::model::check_interface_name;
 
 /// Collects what is wrong while values are read one after the other.
 #[derive(Default)]
@@ -100,20 +101,12 @@ where
     }
 }
 
-/// A name that the kernel accepts for an interface: 1 to 15 bytes, no white space, no slash (dev_valid_name in net/core/dev.c; a colon
-/// is refused there too).
+/// A name that an interface can have, and that means this interface alone in a rule.
 pub(super) fn interface_name(text: &str) -> Result<String, Complaint> {
-    const REMEDY: &str = "name an interface as `ip link` shows it, for example eth0";
-    if text.len() > 15 {
-        return Err(Complaint::new(
-            format!("it has {} bytes, and interface names have at most 15", text.len()),
-            REMEDY,
-        ));
+    match check_interface_name(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(why) => Err(Complaint::new(why.to_string(), "name an interface as `ip link` shows it, for example eth0")),
     }
-    if text == "." || text == ".." || text.chars().any(|c| c.is_whitespace() || matches!(c, '/' | ':')) {
-        return Err(Complaint::new("no interface can be named so (no spaces, slashes or colons)", REMEDY));
-    }
-    Ok(text.to_owned())
 }
 
 /// The name of one interface: the kernel's or an altname, which has up to 127 bytes (ALTIFNAMSIZ - 1).

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::fields::{Collector, Complaint, boolean, interface_name, interface_or_altname, list, number};
 use super::{ClusterSettings, LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
-use crate::model::{BorderConfig, GatewayOffsets, MarkLayout, Opening};
+use crate::model::{BorderConfig, GatewayOffsets, MAX_INTERFACE_NAME, MarkLayout, Opening};
 
 const GATEWAY: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
 const INSTANCE: &str = "SNCTRLR_INSTANCE_NAME";
@@ -151,6 +151,8 @@ impl SettingsArgs {
             number(1..=crate::plan::MAX_PORTS),
         );
         let inside_prefixes = c.optional("SNCTRLR_INSIDE_PREFIXES", self.inside_prefixes, Vec::new(), inside_prefixes);
+        let inside_interfaces =
+            c.optional("SNCTRLR_INSIDE_INTERFACES", self.inside_interfaces, BTreeSet::new(), inside_interfaces);
         let openings = match self.border_openings {
             None => Some(vec![Opening::IcmpEcho, Opening::Dhcp]),
             Some(text) => c.given("SNCTRLR_BORDER_OPENINGS", text, openings),
@@ -172,6 +174,7 @@ impl SettingsArgs {
             accept: accept?,
             max_ports_per_mapping: max_ports?,
             inside_prefixes: inside_prefixes?,
+            inside_interfaces: inside_interfaces?,
             openings: openings?,
             marks: marks?,
             route_table_base: route_table_base?,
@@ -291,11 +294,21 @@ fn inside_prefixes(text: &str) -> Result<Vec<String>, Complaint> {
             ));
         }
         let prefix = interface_name(prefix)?;
+        if prefix.len() == MAX_INTERFACE_NAME {
+            return Err(Complaint::new(
+                format!("{prefix} is as long as a name can be, so that no other begins so"),
+                "name that interface in SNCTRLR_INSIDE_INTERFACES",
+            ));
+        }
         if !prefixes.contains(&prefix) {
             prefixes.push(prefix);
         }
     }
     Ok(prefixes)
+}
+
+fn inside_interfaces(text: &str) -> Result<BTreeSet<String>, Complaint> {
+    list(text).into_iter().map(interface_or_altname).collect()
 }
 
 fn openings(text: &str) -> Result<Vec<Opening>, Complaint> {

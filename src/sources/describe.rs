@@ -10,7 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::Position;
 use super::yaml;
-use crate::model::{Family, Host, InterfaceAddress, InterfaceName, Link, MainRoute};
+use crate::model::{Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, MainRoute};
 
 /// IFNAMSIZ without the terminator.
 const MAX_INTERFACE_NAME: usize = 15;
@@ -78,6 +78,9 @@ struct Interface {
     carrier: Option<bool>,
     mtu: Option<u32>,
     altnames: Vec<Spanned<String>>,
+    kind: String,
+    master: Option<Spanned<String>>,
+    over: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -102,8 +105,18 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
         DescribeError::new(position, reason)
     })?;
     let mut host = Host::default();
+    let known: BTreeSet<InterfaceName> = description.interfaces.keys().map(|Name(name)| name.clone()).collect();
     for (Name(name), interface) in description.interfaces {
         let interface = interface.unwrap_or_default();
+        for other in interface.master.iter().chain(&interface.over) {
+            if other.value == name || !known.contains(&other.value) {
+                let reason = format!(
+                    "{name} names {:?}, which is no other interface of this file; describe it under interfaces",
+                    other.value
+                );
+                return Err(DescribeError::at(other, reason));
+            }
+        }
         let altnames = interface.altnames.clone();
         let link = link(&name, interface)?;
         host.links.insert(name.clone(), link);
@@ -150,6 +163,12 @@ fn link(name: &str, interface: Interface) -> Result<Link, DescribeError> {
         carrier: interface.carrier.unwrap_or(up),
         mtu: interface.mtu.unwrap_or(if name == LOOPBACK { LOOPBACK_MTU } else { DEFAULT_MTU }),
         altnames: BTreeSet::new(),
+        stack: LinkStack {
+            kind: interface.kind,
+            master: interface.master.map(|name| name.value),
+            lower: interface.over.into_iter().map(|name| name.value).collect(),
+            peer: None,
+        },
         addresses,
     })
 }

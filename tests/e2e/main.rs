@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod above;
 mod affinity;
 mod attacks;
 mod bed_itself;
@@ -18,6 +19,7 @@ mod forwarding;
 mod grace;
 mod interfaces;
 mod lifecycle;
+mod names;
 mod others_drop;
 mod pods;
 mod policy_rules;

@@ -3,6 +3,7 @@
 mod bed;
 mod cleanup;
 mod first_smartnat;
+mod names;
 #[path = "../kernel_netlink/netns.rs"]
 mod netns;
 mod nft;

@@ -5,4 +5,5 @@ mod host;
 mod netns;
 mod overrun;
 mod routing;
+mod stack;
 mod tables;

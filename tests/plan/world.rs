@@ -24,6 +24,7 @@ pub fn config() -> BorderConfig {
         accept: true,
         max_ports_per_mapping: 256,
         inside_prefixes: vec![],
+        inside_interfaces: Default::default(),
         openings: vec![Opening::IcmpEcho, Opening::Dhcp],
         marks: MarkLayout::default(),
         route_table_base: 1000,

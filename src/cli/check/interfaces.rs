@@ -1,15 +1,15 @@
 use super::Finding;
-use crate::model::{BorderConfig, Host, NeighbourState};
+use crate::model::{BorderConfig, Host, NeighbourState, shell_word};
 use crate::plan::{InterfaceKind, Plan, named};
 
 const GROUP: &str = "interfaces";
-/// Its interface has a line of its own when it is missing.
-const GATEWAY_SETTING: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
+/// Their interfaces have lines of their own when they are missing.
+const OWN_LINES: [&str; 2] = ["SNCTRLR_DEFAULT_GW_INTERFACE", "SNCTRLR_INSIDE_INTERFACES"];
 
 pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     let named = named(config, host);
-    findings.extend(named.unknown.iter().filter(|(setting, _)| *setting != GATEWAY_SETTING).map(|(setting, name)| {
+    findings.extend(named.unknown.iter().filter(|(setting, _)| !OWN_LINES.contains(setting)).map(|(setting, name)| {
         Finding::warn(
             GROUP,
             format!("{setting} names {name}, and no interface here has this name or altname"),
@@ -30,8 +30,8 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
     let mut externals = 0;
     for i in &plan.interfaces {
         match i.kind {
-            InterfaceKind::Inside => continue,
-            InterfaceKind::Gateway => {}
+            InterfaceKind::Inside if i.problem.is_none() && i.notes.is_empty() => continue,
+            InterfaceKind::Inside | InterfaceKind::Gateway | InterfaceKind::AboveExternal | InterfaceKind::Closed => {}
             InterfaceKind::External => externals += 1,
             InterfaceKind::Absent => {
                 findings.push(Finding::warn(
@@ -49,7 +49,12 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
         if let Some(problem) = &i.problem {
             let (what, remedy) =
                 problem.split_once("; ").unwrap_or((problem, "correct it; that interface alone is concerned"));
-            findings.push(Finding::fail(GROUP, format!("{}: {what}", i.name), remedy));
+            // The border does its duty there; whether anything is missing, only the operator knows.
+            let finding = if i.kind == InterfaceKind::AboveExternal { Finding::warn } else { Finding::fail };
+            findings.push(finding(GROUP, format!("{}: {what}", i.name), remedy.to_owned()));
+            continue;
+        }
+        if i.kind == InterfaceKind::Inside {
             continue;
         }
         if !(i.up && i.carrier) {
@@ -57,7 +62,7 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
             findings.push(Finding::warn(
                 GROUP,
                 format!("{} {missing}", i.name),
-                format!("ip link set {} up, and look at its cable or switch", i.name),
+                format!("ip link set {} up, and look at its cable or switch", shell_word(&i.name)),
             ));
         }
         if i.gateway_neighbour == Some(NeighbourState::Failed) {
@@ -65,13 +70,6 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
                 GROUP,
                 format!("the gateway {} of {} does not answer", shown(i.gateway.as_ref()), i.name),
                 "see whether SNCTRLR_GW_ADDRESS_OFFSET points to the router of that subnet",
-            ));
-        }
-        if i.kind == InterfaceKind::External && config.inside_prefixes.iter().any(|p| i.name.starts_with(p)) {
-            findings.push(Finding::fail(
-                GROUP,
-                format!("{} is external by the pattern and inside by SNCTRLR_INSIDE_PREFIXES", i.name),
-                "correct one of the two: a prefix must not cover an external interface",
             ));
         }
         findings.extend(mtu(config, host, &i.name));
@@ -172,16 +170,27 @@ mod tests {
         let mut refused = interface("eth3", InterfaceKind::External);
         refused.problem = Some("offset 9 is outside of the subnet; choose another".into());
         let gone = interface("eth4", InterfaceKind::Absent);
-        let both = interface("cali1", InterfaceKind::External);
-        let found =
-            check(&config("eth[1-9]|cali1", "cali+"), &Host::default(), vec![down, silent, refused, gone, both]);
+        let mut both = interface("cali1", InterfaceKind::External);
+        both.notes = vec!["SNCTRLR_INSIDE_PREFIXES has cali, which covers it; write another".into()];
+        let mut above = interface("br0", InterfaceKind::AboveExternal);
+        above.problem = Some("it stands above eth1; name it".into());
+        let mut closed = interface("cu+", InterfaceKind::Closed);
+        closed.problem = Some("no rule can name it; rename it".into());
+        let found = check(
+            &config("eth[1-9]|cali1", "cali+"),
+            &Host::default(),
+            vec![down, silent, refused, gone, both, above, closed],
+        );
         let has =
             |level, part: &str| assert!(found.iter().any(|f| f.0 == level && f.1.contains(part)), "{part}: {found:?}");
         has(Level::Warn, "eth1 has no carrier");
         has(Level::Warn, "gateway 203.0.113.1 of eth2 does not answer");
         has(Level::Fail, "eth3: offset 9 is outside of the subnet");
         has(Level::Warn, "eth4 is known from before");
-        has(Level::Fail, "cali1 is external by the pattern and inside");
+        has(Level::Warn, "cali1: SNCTRLR_INSIDE_PREFIXES has cali");
+        has(Level::Warn, "br0: it stands above eth1");
+        has(Level::Fail, "cu+: no rule can name it");
+        assert!(!found.iter().any(|f| f.0 == Level::Ok && f.1.contains("br0")), "{found:?}");
     }
 
     #[test]

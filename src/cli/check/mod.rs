@@ -15,7 +15,7 @@ mod variant;
 
 use super::world;
 use super::{Answer, CliError, say};
-use crate::model::World;
+use crate::model::{World, printable};
 use crate::plan;
 use crate::settings::Settings;
 use gather::Gather;
@@ -103,9 +103,9 @@ fn print(findings: &[Finding]) -> String {
             Level::Warn => "WARN",
             Level::Fail => "FAIL",
         };
-        out += &format!("{level}  {:<11}  {}\n", f.group, f.what);
+        out += &format!("{level}  {:<11}  {}\n", f.group, printable(&f.what));
         if !f.remedy.is_empty() {
-            out += &format!("{:19}-> {}\n", "", f.remedy);
+            out += &format!("{:19}-> {}\n", "", printable(&f.remedy));
         }
     }
     let count = |level| findings.iter().filter(|f| f.level == level).count();

@@ -13,6 +13,9 @@ use crate::ruleset::{
 pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     // The packets of mapped connections first: they are the traffic.
     let mut forward = mapped(context);
+    // Also what was begun while such an interface counted as inside.
+    let above = context.topology.above.iter();
+    forward.extend(above.map(|name| Rule::new([Match::OutInterface(name.clone())], Target::Drop)));
     for inside in context.inside_interfaces() {
         let undecided = Match::ConnMark { value: 0, mask: context.marks().slot_mask(), invert: true };
         forward.push(Rule::new([inside.clone(), undecided], Target::Return));

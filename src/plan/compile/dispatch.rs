@@ -143,6 +143,9 @@ const MAX_COMMENT: usize = 255;
 /// `namespace/name:protocol/port`; of a name that is too long for a comment, its beginning.
 fn comment(key: &ObjectKey, port: &ResolvedPort) -> String {
     let suffix = format!(":{}/{}", port.protocol, port.port);
-    let key: String = key.to_string().chars().take(MAX_COMMENT - suffix.len()).collect();
+    let mut key = key.to_string();
+    while key.len() + suffix.len() > MAX_COMMENT {
+        key.pop();
+    }
     key + &suffix
 }

@@ -115,7 +115,11 @@ fn inside(context: &Context, mangle: &mut TableRules) {
 fn output(context: &Context, family: Family, mangle: &mut TableRules) {
     let marks = context.marks();
     let begun_inside = |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
-    let mut rules = vec![Rule::new([context.no_slot()], goto(OUT_NEW))];
+    // No answers to the outside by a way that is none. What the box itself begins there (VRRP) is its own affair.
+    let answers = |name: &String| [Match::OutInterface(name.clone()), Match::CtDirection(CtDirection::Reply)];
+    let mut rules: Vec<Rule> =
+        context.topology.above.iter().map(|name| Rule::new(answers(name), Target::Drop)).collect();
+    rules.push(Rule::new([context.no_slot()], goto(OUT_NEW)));
     if family == Family::Ipv4 {
         rules.extend([
             Rule::new([Match::CtDirection(CtDirection::Reply), begun_inside(marks.begun_inside())], Target::Return),

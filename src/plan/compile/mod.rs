@@ -50,7 +50,7 @@ impl Context<'_> {
     /// Input interface matches for everything that is inside, lo excepted.
     fn inside_interfaces(&self) -> impl Iterator<Item = Match> {
         let names = self.topology.inside.iter().cloned();
-        names.chain(self.config.inside_prefixes.iter().map(|p| format!("{p}+"))).map(Match::InInterface)
+        names.chain(self.topology.prefixes.iter().map(|p| format!("{p}+"))).map(Match::InInterface)
     }
 
     /// The connection has no slot: neither begun outside nor decided to leave there.

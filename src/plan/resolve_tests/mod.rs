@@ -22,6 +22,7 @@ pub fn config() -> BorderConfig {
         accept: true,
         max_ports_per_mapping: 50,
         inside_prefixes: Vec::new(),
+        inside_interfaces: Default::default(),
         openings: Vec::new(),
         marks: MarkLayout::default(),
         route_table_base: 1000,

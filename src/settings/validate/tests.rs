@@ -34,6 +34,7 @@ fn defaults_are_those_of_the_operator_guide() {
     assert_eq!(s.border.marks, MarkLayout::default());
     assert_eq!(s.border.route_table_base, 1000);
     assert!(s.border.inside_prefixes.is_empty());
+    assert!(s.border.inside_interfaces.is_empty());
 }
 
 #[test]
@@ -60,16 +61,17 @@ fn every_bad_setting_is_reported_at_once() {
         state_dir: bad("run"),
         instance_name: bad("Border 1"),
         inside_prefixes: bad("cali+,+"),
+        inside_interfaces: bad("eth1.100,a/b"),
         border_openings: bad("icmp-echo,ssh"),
         mark_bits: bad("10-20"),
         route_table_base: bad("254"),
     };
     let error = args.validate().unwrap_err();
     let names: std::collections::BTreeSet<_> = error.bad.iter().map(|b| b.name).collect();
-    assert_eq!(names.len(), 21, "{error}");
-    assert_eq!(error.bad.len(), 21, "each once: {error}");
+    assert_eq!(names.len(), 22, "{error}");
+    assert_eq!(error.bad.len(), 22, "each once: {error}");
     let text = error.to_string();
-    assert!(text.starts_with("21 settings cannot be used:\n"), "{text}");
+    assert!(text.starts_with("22 settings cannot be used:\n"), "{text}");
     assert!(
         text.contains("SNCTRLR_MAX_PORTS_PER_MAPPING (--max-ports-per-mapping) is \"257\": it is out of range"),
         "{text}"
@@ -92,7 +94,7 @@ fn flags_named_in_messages_exist() {
             long
         })
         .collect();
-    assert_eq!(known.len(), 23);
+    assert_eq!(known.len(), 24);
 }
 
 #[test]

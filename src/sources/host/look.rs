@@ -16,8 +16,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::HostError;
 use super::own::{self, Own, Parts};
+use super::stack;
 use crate::model::{
-    Family, Host, InterfaceAddress, InterfaceName, Link, MainRoute, Neighbour, NeighbourState, OwnStray,
+    Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray,
 };
 use crate::netlink::{RouteSocket, RouteSocketError};
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
@@ -49,6 +50,9 @@ async fn look(socket: &mut RouteSocket) -> Result<Host, HostError> {
     let names = names_of(&link_messages);
     let mut links: BTreeMap<InterfaceName, Link> =
         link_messages.iter().filter_map(|m| Some((names.get(&m.header.index)?.clone(), link(m)))).collect();
+    for (name, stack) in stack::stacks(&link_messages, &names) {
+        links.entry(name).and_modify(|link| link.stack = stack);
+    }
 
     for message in read(socket, "addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await? {
         if let RouteNetlinkMessage::NewAddress(message) = message
@@ -212,6 +216,7 @@ fn link(message: &LinkMessage) -> Link {
             })
             .unwrap_or_default(),
         altnames: altnames(message),
+        stack: LinkStack::default(),
         addresses: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 
 mod look;
 mod own;
+mod stack;
 mod watch;
 
 use std::io;

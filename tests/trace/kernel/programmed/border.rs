@@ -160,6 +160,7 @@ fn config(variant: Variant) -> BorderConfig {
         accept: true,
         max_ports_per_mapping: 50,
         inside_prefixes: Vec::new(),
+        inside_interfaces: Default::default(),
         openings: vec![Opening::IcmpEcho, Opening::Dhcp],
         marks: MarkLayout::default(),
         route_table_base: 1000,
