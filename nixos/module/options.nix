@@ -141,9 +141,9 @@ in
 
     border.openings = mkOption {
       type = types.listOf (
-        types.strMatching "icmp-echo|dhcp|vrrp|(tcp|udp)/[0-9]+(@[0-9a-f.:]+(/[0-9]+)?)?"
+        types.strMatching "icmp-echo|dhcp|vrrp(=[0-9a-f.:]+)?|(tcp|udp)/[0-9]+(@[0-9a-f.:]+(/[0-9]+)?)?"
         // {
-          description = "icmp-echo, dhcp, vrrp, or PROTOCOL/PORT[@NETWORK]";
+          description = "icmp-echo, dhcp, vrrp, vrrp=ADDRESS of a peer, or PROTOCOL/PORT[@NETWORK]";
         }
       );
       default = [

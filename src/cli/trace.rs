@@ -20,6 +20,9 @@ Exit codes:
   1  the host, the objects or a chain cannot be read or followed; the message says what
   2  the command line or a setting is wrong";
 
+/// RFC 9568, 5.1.1.4.
+const VRRP: u8 = 112;
+
 #[derive(Debug, Args)]
 #[command(after_help = READING)]
 pub(super) struct TraceArgs {
@@ -51,6 +54,7 @@ enum TraceProtocol {
     Udp,
     /// Echo request
     Icmp,
+    Vrrp,
 }
 
 impl TraceArgs {
@@ -63,7 +67,7 @@ impl TraceArgs {
         }
         let source_port = self.source_port;
         let destination_port = match (self.protocol, self.port) {
-            (TraceProtocol::Icmp, _) => 0,
+            (TraceProtocol::Icmp | TraceProtocol::Vrrp, _) => 0,
             (_, Some(port)) => port,
             (_, None) => {
                 return Err(CliError::Usage("--port is missing; name the port that the client connects to".to_owned()));
@@ -74,6 +78,7 @@ impl TraceArgs {
             TraceProtocol::Udp => PacketKind::Udp { source_port, destination_port },
             // Echo request, RFC 792 and RFC 4443.
             TraceProtocol::Icmp => PacketKind::Icmp { kind: if self.source.is_ipv4() { 8 } else { 128 }, code: 0 },
+            TraceProtocol::Vrrp => PacketKind::Other(VRRP),
         };
         Ok(Packet::first(&self.interface, self.source, self.destination, kind))
     }
@@ -128,6 +133,8 @@ mod tests {
         assert!(error.to_string().contains("--port") && error.code() == 2, "{error}");
         let icmp = parse("--source 192.0.2.9 --destination 203.0.113.10 --protocol icmp --interface eth1").unwrap();
         assert_eq!(icmp.packet().unwrap().kind, PacketKind::Icmp { kind: 8, code: 0 });
+        let vrrp = parse("--source 192.0.2.9 --destination 203.0.113.10 --protocol vrrp --interface eth1").unwrap();
+        assert_eq!(vrrp.packet().unwrap().kind, PacketKind::Other(112));
     }
 
     #[test]

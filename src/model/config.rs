@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -225,15 +226,18 @@ pub enum Opening {
     IcmpEcho,
     /// `dhcp`: answers of a DHCP server to the client port.
     Dhcp,
-    /// `vrrp`: IP protocol 112 to 224.0.0.18.
+    /// `vrrp`: IP protocol 112 to 224.0.0.18 and ff02::12.
     Vrrp,
+    /// `vrrp=192.0.2.2`: IP protocol 112 from one peer, to an address of an external interface (VRRP without multicast).
+    VrrpPeer(IpAddr),
     /// `tcp/179@192.0.2.1/32`, `udp/3784`: a port of the box, from one network or from everywhere.
     Port { protocol: Protocol, port: u16, from: Option<IpNet> },
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{0:?} is no opening; use icmp-echo, dhcp, vrrp, or PROTOCOL/PORT with an optional @NETWORK (tcp/179@192.0.2.1/32)"
+    "{0:?} is no opening; use icmp-echo, dhcp, vrrp, vrrp=ADDRESS of a peer, or PROTOCOL/PORT with an optional @NETWORK \
+     (tcp/179@192.0.2.1/32)"
 )]
 pub struct OpeningParseError(pub String);
 
@@ -247,6 +251,9 @@ impl FromStr for Opening {
             "dhcp" => return Ok(Opening::Dhcp),
             "vrrp" => return Ok(Opening::Vrrp),
             _ => {}
+        }
+        if let Some(peer) = s.strip_prefix("vrrp=") {
+            return peer.parse().ok().filter(is_host).map(Opening::VrrpPeer).ok_or_else(wrong);
         }
         let (what, from) = match s.split_once('@') {
             Some((what, net)) => {
@@ -265,12 +272,19 @@ impl FromStr for Opening {
     }
 }
 
+/// Whether packets of one other host can come from the address.
+fn is_host(address: &IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast)
+}
+
 impl fmt::Display for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Opening::IcmpEcho => f.write_str("icmp-echo"),
             Opening::Dhcp => f.write_str("dhcp"),
             Opening::Vrrp => f.write_str("vrrp"),
+            Opening::VrrpPeer(peer) => write!(f, "vrrp={peer}"),
             Opening::Port { protocol, port, from: None } => write!(f, "{protocol}/{port}"),
             Opening::Port { protocol, port, from: Some(net) } => write!(f, "{protocol}/{port}@{net}"),
         }

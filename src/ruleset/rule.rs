@@ -20,6 +20,8 @@ pub type Hook = Rule;
 pub enum Match {
     Source(IpNet),
     Destination(IpNet),
+    NotSource(IpNet),
+    NotDestination(IpNet),
     /// A trailing `+` matches any ending.
     InInterface(InterfaceName),
     OutInterface(InterfaceName),
@@ -31,7 +33,15 @@ pub enum Match {
     DestinationPort(Protocol, Ports),
     IcmpType(u8),
     Icmp6Type(u8),
+    /// One code of a type of ICMP, or of ICMPv6, as the family of the table has it.
+    IcmpCode {
+        family: Family,
+        kind: u8,
+        code: u8,
+    },
     HopLimit(u8),
+    /// An IPv4 header longer than the 20 bytes that it has without options.
+    Ipv4Options,
     CtState(CtState),
     /// `! --ctstate DNAT`: no destination translation was made.
     NotDnated,
@@ -56,6 +66,10 @@ pub enum Match {
     DestinationLocal {
         invert: bool,
     },
+    /// The source is an address of the box, on whatever interface.
+    SourceLocal,
+    /// The destination is no address of the interface of arrival.
+    DestinationNotHere,
     /// addrtype UNICAST, which of IPv4 is: neither an address of the box nor broadcast or multicast.
     DestinationElsewhere,
     /// A TCP segment that does not begin a connection. Must stand behind the protocol match.
@@ -89,6 +103,8 @@ pub enum CtState {
     New,
     /// RELATED,ESTABLISHED.
     Established,
+    /// Of no connection, and able to begin none.
+    Invalid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -216,8 +232,8 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // iptables prints addresses, interfaces and protocol first, in this order, wherever they were given.
         let rank = |m: &Match| match m {
-            Match::Source(_) => 0,
-            Match::Destination(_) => 1,
+            Match::Source(_) | Match::NotSource(_) => 0,
+            Match::Destination(_) | Match::NotDestination(_) => 1,
             Match::InInterface(_) => 2,
             Match::OutInterface(_) => 3,
             Match::Protocol(_) | Match::IpProtocol(_) => 4,
@@ -289,6 +305,8 @@ impl fmt::Display for Match {
         match self {
             Match::Source(net) => write!(f, "-s {}", net.trunc()),
             Match::Destination(net) => write!(f, "-d {}", net.trunc()),
+            Match::NotSource(net) => write!(f, "! -s {}", net.trunc()),
+            Match::NotDestination(net) => write!(f, "! -d {}", net.trunc()),
             Match::InInterface(name) => write!(f, "-i {name}"),
             Match::OutInterface(name) => write!(f, "-o {name}"),
             Match::Protocol(p) => write!(f, "-p {p}"),
@@ -297,9 +315,14 @@ impl fmt::Display for Match {
             Match::DestinationPort(p, ports) => write!(f, "-m {p} --dport {ports}"),
             Match::IcmpType(t) => write!(f, "-m icmp --icmp-type {t}"),
             Match::Icmp6Type(t) => write!(f, "-m icmp6 --icmpv6-type {t}"),
+            Match::IcmpCode { family: Family::Ipv4, kind, code } => write!(f, "-m icmp --icmp-type {kind}/{code}"),
+            Match::IcmpCode { family: Family::Ipv6, kind, code } => write!(f, "-m icmp6 --icmpv6-type {kind}/{code}"),
+            // The header's length is the lower half of the first byte, in units of four bytes.
+            Match::Ipv4Options => f.write_str("-m u32 --u32 \"0x0>>0x18&0xf=0x6:0xf\""),
             Match::HopLimit(n) => write!(f, "-m hl --hl-eq {n}"),
             Match::CtState(CtState::New) => f.write_str("-m conntrack --ctstate NEW"),
             Match::CtState(CtState::Established) => f.write_str("-m conntrack --ctstate RELATED,ESTABLISHED"),
+            Match::CtState(CtState::Invalid) => f.write_str("-m conntrack --ctstate INVALID"),
             Match::NotDnated => f.write_str("-m conntrack ! --ctstate DNAT"),
             Match::Dnated => f.write_str("-m conntrack --ctstate DNAT"),
             Match::CtDirection(CtDirection::Original) => f.write_str("-m conntrack --ctdir ORIGINAL"),
@@ -314,6 +337,8 @@ impl fmt::Display for Match {
                 write!(f, "-m set {}--match-set {name} {}", not(*invert), direction.as_str())
             }
             Match::DestinationLocal { invert } => write!(f, "-m addrtype {}--dst-type LOCAL", not(*invert)),
+            Match::SourceLocal => f.write_str("-m addrtype --src-type LOCAL"),
+            Match::DestinationNotHere => f.write_str("-m addrtype ! --dst-type LOCAL --limit-iface-in"),
             Match::DestinationElsewhere => f.write_str("-m addrtype --dst-type UNICAST"),
             Match::NotSyn => f.write_str("-m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"),
             Match::Statistic(p) => write!(f, "-m statistic --mode random --probability {p}"),

@@ -98,8 +98,8 @@ pub struct SettingsArgs {
     #[arg(long, env = "SNCTRLR_INSIDE_INTERFACES", value_name = "NAMES", global = true)]
     pub inside_interfaces: Option<String>,
 
-    /// Comma separated list of what this box itself answers on external interfaces: icmp-echo, dhcp, vrrp, PROTOCOL/PORT or
-    /// PROTOCOL/PORT@NETWORK; set but empty: nothing [default: icmp-echo,dhcp]
+    /// Comma separated list of what this box itself answers on external interfaces: icmp-echo, dhcp, vrrp, vrrp=ADDRESS of
+    /// a peer, PROTOCOL/PORT or PROTOCOL/PORT@NETWORK; set but empty: nothing [default: icmp-echo,dhcp]
     #[arg(long, env = "SNCTRLR_BORDER_OPENINGS", value_name = "LIST", global = true)]
     pub border_openings: Option<String>,
 

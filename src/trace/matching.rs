@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::PacketKind;
 use super::walk::{Connection, State};
-use crate::model::{Host, Protocol};
+use crate::model::{Family, Host, Protocol};
 use crate::ruleset::{CtState, Dataplane, IpSet, Match, Probability, Rule, SetDirection, SetKind, SetMember};
 
 /// What is assumed of the sets that the kernel fills itself: the client stands in none of some, or in exactly one of some. A client that
@@ -152,6 +152,8 @@ impl<'a> Matcher<'a> {
         Ok(match m {
             Match::Source(net) => net.contains(&state.source).into(),
             Match::Destination(net) => net.contains(&state.destination).into(),
+            Match::NotSource(net) => (!net.contains(&state.source)).into(),
+            Match::NotDestination(net) => (!net.contains(&state.destination)).into(),
             Match::InInterface(name) => interface_matches(name, Some(state.in_interface)).into(),
             Match::OutInterface(name) => interface_matches(name, state.out_interface).into(),
             Match::Protocol(protocol) => ports.is_some_and(|(p, ..)| p == *protocol).into(),
@@ -171,9 +173,15 @@ impl<'a> Matcher<'a> {
             Match::Icmp6Type(t) => {
                 (state.source.is_ipv6() && matches!(state.kind, PacketKind::Icmp { kind, .. } if kind == *t)).into()
             }
+            Match::IcmpCode { family, kind, code } => (Family::of(state.source) == *family
+                && matches!(state.kind, PacketKind::Icmp { kind: k, code: c } if (k, c) == (*kind, *code)))
+            .into(),
+            // A trace's packets have none.
+            Match::Ipv4Options => Held::No,
             Match::HopLimit(n) => (state.hop_limit == *n).into(),
             Match::CtState(CtState::New) => connection.is_some_and(|c| c.new).into(),
             Match::CtState(CtState::Established) => connection.is_some_and(|c| !c.new).into(),
+            Match::CtState(CtState::Invalid) => (connection.is_none() && !state.untracked).into(),
             // xt_conntrack asks for states first: what has no connection was not translated either, so the inversion holds.
             Match::Dnated => connection.is_some_and(|c| c.dnat).into(),
             Match::NotDnated => connection.is_none_or(|c| !c.dnat).into(),
@@ -188,6 +196,8 @@ impl<'a> Matcher<'a> {
                 Found::Remembered(sets) => Held::Remembered { sets, invert: *invert },
             },
             Match::DestinationLocal { invert } => (self.host.is_local(state.destination) != *invert).into(),
+            Match::SourceLocal => self.host.is_local(state.source).into(),
+            Match::DestinationNotHere => (!self.is_here(state.in_interface, state.destination)).into(),
             Match::DestinationElsewhere => self.is_elsewhere(state.destination).into(),
             Match::NotSyn => connection.is_none_or(|c| !c.syn).into(),
             Match::Statistic(Probability { weight: 0, .. }) => Held::No,
@@ -197,13 +207,18 @@ impl<'a> Matcher<'a> {
         })
     }
 
+    /// Whether it is an address of this interface.
+    fn is_here(&self, interface: &str, address: IpAddr) -> bool {
+        self.host.addresses().any(|(name, a)| name == interface && a.address == address)
+    }
+
     /// Neither the box's own nor broadcast or multicast. xt_addrtype does not ask which IPv6 addresses are the box's.
     fn is_elsewhere(&self, address: IpAddr) -> bool {
         let IpAddr::V4(v4) = address else { return !address.is_multicast() };
         let mut subnets = self.host.addresses().map(|(_, a)| a.subnet()).filter(|net| net.prefix_len() < 31);
         !(v4.is_multicast()
             || v4.is_broadcast()
-            || v4.octets()[0] == 0
+            || v4.is_unspecified()
             || self.host.is_local(address)
             || subnets.any(|net| net.broadcast() == address))
     }

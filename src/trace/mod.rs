@@ -6,7 +6,8 @@
 //! whether a client is remembered by session affinity) every way is followed.
 //!
 //! What is assumed: rules of others, in the same built-in chains, let everything through; forwarding is enabled; reverse path filters
-//! are off; links that are up have carrier; multicast is delivered whatever groups were joined; packets are not fragments and fit.
+//! are off; links that are up have carrier; multicast is delivered whatever groups were joined; packets are not fragments, fit,
+//! and have no IP options and no extension headers.
 
 mod explain;
 mod matching;

@@ -1,4 +1,5 @@
 use super::{DroppedBy, Effect, Outcome, Packet, PacketState, Place, SourceSeen, Step, Trace};
+use crate::ruleset::Match;
 use crate::ruleset::ownership::{BORDER, BORDER_IN, DNAT, EGRESS, OPEN, PRE_NEW};
 
 /// Why a packet ends as it does, and the rule that decided.
@@ -19,6 +20,8 @@ pub enum Why {
     NobodyThere,
     /// A source of the inside arrives where only clients do.
     InsideSource,
+    /// The source is an address of the box itself.
+    OwnSource,
     /// A Mapping may have the endpoint, but the interface is not among those that the plan knows.
     UnknownInterface,
     /// From outside, and neither a Mapping nor an opening lets it in.
@@ -39,6 +42,10 @@ impl Trace {
         let (why, place) = match self.mapping() {
             Some(mapping) => self.decided_by_mapping(mapping, outcome)?,
             None => match outcome {
+                // Of what comes from the inside, too.
+                Outcome::Dropped(DroppedBy::Rule(place)) if place.rule.contains(&Match::SourceLocal.to_string()) => {
+                    (Why::OwnSource, place)
+                }
                 Outcome::Dropped(DroppedBy::Rule(place)) if is_border(place) => self.closed(place),
                 Outcome::Delivered { .. } => (Why::Opening, self.returned(OPEN)?),
                 Outcome::Forwarded { source: SourceSeen::Snat(_), .. } => {
@@ -109,6 +116,9 @@ impl Why {
                 format!("the Mapping allows {source}, but has no ready pod or no ClusterIP that this box reaches")
             }
             Why::InsideSource => format!("{source} belongs to the inside; arriving by {interface} it counts as forged"),
+            Why::OwnSource => {
+                format!("{source} is an address of this box; arriving by {interface} it counts as forged")
+            }
             Why::UnknownInterface => {
                 format!("{interface} is neither an inside interface nor an external one that Mappings are served on")
             }

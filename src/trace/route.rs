@@ -42,6 +42,9 @@ pub(super) fn decide<'a>(
     if let Some(reason) = martian(source, destination) {
         return Decision::Martian(reason);
     }
+    if is_link_local6(destination) {
+        return on_the_link(host, in_interface, destination);
+    }
     let family = Family::of(destination);
     let local = host.is_local(destination) || is_to_many(host, destination) || is_old_broadcast(source, destination);
     // The box's own addresses do not come from outside; IPv6 does not ask.
@@ -94,6 +97,22 @@ fn rules_asked(dataplane: &Dataplane, family: Family, matches: impl Fn(&RuleSele
     asked
 }
 
+/// A link-local address of IPv6 is looked for on the link of arrival alone, also when the box has it on another one.
+fn on_the_link<'a>(host: &'a Host, in_interface: &str, destination: IpAddr) -> Decision<'a> {
+    let here = host.links.get_key_value(in_interface).filter(|(_, link)| link.up);
+    match here {
+        Some((_, link)) if link.addresses.iter().any(|a| a.address == destination) => Decision::Local,
+        Some((interface, link)) if link.addresses.iter().any(|a| a.subnet().contains(&destination)) => {
+            Decision::Forward { interface, gateway: None, by: By(None) }
+        }
+        _ => Decision::NoRoute { by: None },
+    }
+}
+
+fn is_link_local6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// The longest prefix, then the lowest metric, among routes whose link is up.
 fn lookup<'a>(dataplane: &'a Dataplane, host: &'a Host, table: u32, destination: IpAddr) -> Option<Candidate<'a>> {
     let ours = dataplane.routes.iter().filter(|r| r.table == table && r.destination.contains(&destination));
@@ -118,7 +137,7 @@ fn lookup<'a>(dataplane: &'a Dataplane, host: &'a Host, table: u32, destination:
 
 /// ip6_forward lets such a source go on only where it came from.
 fn stays_on_link(source: IpAddr) -> bool {
-    matches!(source, IpAddr::V6(v6) if v6.is_unspecified() || v6.is_unicast_link_local())
+    is_link_local6(source) || source.is_ipv6() && source.is_unspecified()
 }
 
 /// Broadcast of one of the box's subnets, limited broadcast, or multicast.

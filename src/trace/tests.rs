@@ -141,6 +141,16 @@ fn a_packet_without_connection_matches_no_connmark_but_counts_as_not_translated(
     assert!(!about(Match::CtDirection(CtDirection::Original)));
     assert!(about(Match::NotDnated));
     assert!(!about(Match::Dnated));
+    assert!(about(Match::CtState(CtState::Invalid)));
+}
+
+#[test]
+fn what_is_not_tracked_is_not_invalid() {
+    let dataplane = mangle_input(&[("A", vec![rule([Match::CtState(CtState::Invalid)], Target::Drop)])]);
+    let end = |state| only(&trace(&dataplane, &host(), &Packet { state, ..syn() })).clone();
+    assert!(matches!(end(PacketState::Invalid), Outcome::Dropped(_)));
+    assert!(matches!(end(PacketState::Untracked), Outcome::Delivered { .. }));
+    assert!(matches!(end(PacketState::New), Outcome::Delivered { .. }));
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) struct State<'a> {
     pub mark: u32,
     /// `None` for packets that are invalid or not tracked.
     pub connection: Option<Connection>,
+    pub untracked: bool,
     pub memory: Memory<'a>,
     source_seen: SourceSeen,
 }
@@ -148,6 +149,7 @@ impl<'a> Walk<'a> {
             out_interface: None,
             mark: 0,
             connection,
+            untracked: self.packet.state == PacketState::Untracked,
             memory: Memory::default(),
             source_seen: SourceSeen::Kept,
         };

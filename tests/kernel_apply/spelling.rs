@@ -14,6 +14,12 @@ fn matches(family: Family) -> Vec<Vec<Match>> {
         vec![],
         vec![Match::Source(net("10.0.0.0/8", "2001:db8::/32")), Match::Destination(net("10.1.1.1/32", "::1/128"))],
         vec![Match::Source(net("0.0.0.0/0", "::/0")), Match::Destination(net("10.1.2.3/24", "2001:db8::5/64"))],
+        vec![
+            Match::SourceLocal,
+            Match::NotDestination(net("224.0.0.0/4", "ff00::/8")),
+            Match::NotSource(net("169.254.0.0/16", "fe80::/10")),
+        ],
+        vec![Match::Destination(net("169.254.0.0/16", "fe80::/10")), Match::DestinationNotHere],
         vec![Match::OutInterface("eth1".into()), Match::InInterface("cali+".into())],
         vec![Match::Protocol(Tcp), Match::SourcePort(Tcp, 67), Match::DestinationPort(Tcp, Ports::one(68))],
         vec![
@@ -26,6 +32,7 @@ fn matches(family: Family) -> Vec<Vec<Match>> {
         vec![Match::IpProtocol("vrrp")],
         vec![Match::CtState(CtState::Established), Match::CtDirection(CtDirection::Reply)],
         vec![Match::CtState(CtState::New), Match::CtDirection(CtDirection::Original)],
+        vec![Match::CtState(CtState::Invalid)],
         vec![Match::NotDnated],
         vec![on_set("SN-a", SetDirection::Source, false), on_set("SN-a", SetDirection::Destination, true)],
         vec![on_set("SN-p", SetDirection::DestinationPort, true)],
@@ -43,11 +50,13 @@ fn matches(family: Family) -> Vec<Vec<Match>> {
         rules.push(vec![Match::Statistic(Probability { weight: 1, of })]);
         rules.push(vec![Match::Statistic(Probability { weight: of - 1, of })]);
     }
-    rules.push(if four {
-        vec![Match::IpProtocol("icmp"), Match::IcmpType(8)]
+    let icmp = |m| vec![Match::IpProtocol(if four { "icmp" } else { "ipv6-icmp" }), m];
+    rules.push(icmp(Match::IcmpCode { family, kind: if four { 11 } else { 3 }, code: 1 }));
+    if four {
+        rules.extend([icmp(Match::IcmpType(8)), vec![Match::Ipv4Options]]);
     } else {
-        vec![Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(135), Match::HopLimit(255)]
-    });
+        rules.push([icmp(Match::Icmp6Type(135)), vec![Match::HopLimit(255)]].concat());
+    }
     rules
 }
 

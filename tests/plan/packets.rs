@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
-use smartnat::model::{BorderConfig, InterfaceAddress, Protocol, World};
+use smartnat::model::{BorderConfig, InterfaceAddress, MainRoute, Protocol, World};
 use smartnat::plan::{Plan, plan};
 use smartnat::ruleset::{CtDirection, RejectWith};
 use smartnat::trace::{Outcome, Packet, PacketKind, PacketState, SourceSeen, Trace, Why, trace};
@@ -279,6 +279,132 @@ fn cluster_ips_node_ports_pods_and_the_box_itself_are_closed_from_outside() {
             assert_dropped(&planned.follow(&stray), Why::NoConnection);
         }
     }
+}
+
+/// The reference on a box with IPv6 addresses, and with these openings.
+fn with_ipv6(openings: &[&str]) -> Planned {
+    let mut world = reference();
+    for (interface, address) in [
+        ("lo", "::1/128"),
+        ("eth0", "fd00::2/64"),
+        ("eth0", "fe80::2/64"),
+        ("eth1", "2001:db8:1::10/64"),
+        ("eth1", "fe80::10/64"),
+    ] {
+        let net: ipnet::IpNet = address.parse().unwrap();
+        let address =
+            InterfaceAddress { address: net.addr(), prefix_len: net.prefix_len(), secondary: false, peer: None };
+        world.host.links.get_mut(interface).unwrap().addresses.push(address);
+    }
+    let route = |to: &str, interface: &str| MainRoute {
+        destination: to.parse().unwrap(),
+        interface: Some(interface.to_owned()),
+        gateway: None,
+        metric: 0,
+    };
+    world.host.main_routes.extend([
+        route("fd00::/64", "eth0"),
+        route("fe80::/64", "eth0"),
+        route("2001:db8:1::/64", "eth1"),
+        route("::/0", "eth1"),
+    ]);
+    let openings = openings.iter().map(|o| o.parse().unwrap()).collect();
+    Planned::new(&BorderConfig { openings, ..config() }, world)
+}
+
+/// A packet of an ICMPv6 type that connection tracking leaves alone.
+fn untracked(source: &str, destination: &str, kind: u8, hop_limit: u8) -> Packet {
+    let kind = PacketKind::Icmp { kind, code: 0 };
+    Packet { hop_limit, state: PacketState::Untracked, ..Packet::first("eth1", ip(source), ip(destination), kind) }
+}
+
+#[test]
+fn ipv6_of_the_link_reaches_the_box_and_nothing_else_does() {
+    let planned = with_ipv6(&[]);
+    let delivered = |packet: &Packet| {
+        let trace = planned.follow(packet);
+        matches!(trace.outcomes.first(), Some(Outcome::Delivered { .. }))
+    };
+    let (external, router) = ("2001:db8:1::10", "fe80::1");
+    assert!(delivered(&untracked(router, external, 135, 255)), "solicitation");
+    assert!(delivered(&untracked("::", "ff02::1:ff00:10", 135, 255)), "duplicate address detection");
+    assert!(delivered(&untracked("fe80::2", external, 136, 255)), "an address that is ours on another link");
+    assert!(delivered(&untracked(router, "ff02::1", 130, 1)), "listener query");
+    for (source, destination, kind, hops) in [
+        (router, external, 135, 64),
+        (router, "ff02::1", 130, 64),
+        ("2001:db8:1::1", "ff02::1", 130, 1),
+        ("::", "ff02::1", 130, 1),
+        (router, "fe80::2", 135, 255),
+        (router, "ff02::1", 134, 255),
+        (router, external, 137, 255),
+    ] {
+        let packet = untracked(source, destination, kind, hops);
+        assert!(is_dropped(&planned.follow(&packet)), "{}", planned.follow(&packet));
+    }
+    // What is not for the box ends before anything could answer it; the first hook is the last.
+    for destination in ["fd00::1", "2001:db8:9::9", "fe80::2", "fd00::"] {
+        let last_hop = Packet { hop_limit: 1, ..Packet::first("eth1", ip("2001:db8:1::9"), ip(destination), tcp(80)) };
+        assert_dropped(&planned.follow(&last_hop), Why::NotMapped);
+        let trace = planned.follow(&last_hop).to_string();
+        assert!(trace.contains("mangle SMARTNAT-PRE-NEW"), "{trace}");
+    }
+}
+
+#[test]
+fn nobody_speaks_in_the_name_of_the_box_in_ipv6() {
+    let planned = with_ipv6(&["icmp-echo"]);
+    let echo = PacketKind::Icmp { kind: 128, code: 0 };
+    for interface in ["eth0", "eth1"] {
+        for source in ["2001:db8:1::10", "fd00::2"] {
+            assert_dropped(&planned.first(interface, source, "2001:db8:1::10", echo), Why::OwnSource);
+        }
+        assert_dropped(&planned.first("eth0", "2001:db8:1::10", "2001:db8:9::9", echo), Why::OwnSource);
+        // It has come back by the interface that it left by.
+        let group = planned.first("eth0", "fd00::2", "ff05::42", kind(Protocol::Udp, 5353));
+        assert!(matches!(group.outcomes.first(), Some(Outcome::Delivered { .. })), "{group}");
+    }
+}
+
+#[test]
+fn openings_for_vrrp_let_in_groups_or_peers() {
+    const VRRP: PacketKind = PacketKind::Other(112);
+    let groups = with_ipv6(&["vrrp"]);
+    let peers = with_ipv6(&["vrrp=203.0.113.2", "vrrp=198.18.7.7", "vrrp=fe80::7", "vrrp=2001:db8:1::7"]);
+    let lets_in = |planned: &Planned, source: &str, destination: &str| {
+        let trace = planned.first("eth1", source, destination, VRRP);
+        match trace.reason().map(|r| r.why) {
+            Some(Why::Opening) => true,
+            Some(_) => false,
+            None => panic!("{trace}"),
+        }
+    };
+    for (source, group) in [("203.0.113.2", "224.0.0.18"), ("fe80::7", "ff02::12")] {
+        assert!(lets_in(&groups, source, group));
+        assert!(!lets_in(&peers, source, group));
+    }
+    for (source, to) in [
+        ("203.0.113.2", "203.0.113.10"),
+        ("203.0.113.2", "198.51.100.10"),
+        ("198.18.7.7", "203.0.113.10"),
+        ("fe80::7", "fe80::10"),
+        ("2001:db8:1::7", "2001:db8:1::10"),
+    ] {
+        assert!(lets_in(&peers, source, to), "{source} {to}");
+        assert!(!lets_in(&groups, source, to), "{source} {to}");
+    }
+    for (source, to) in [
+        ("203.0.113.3", "203.0.113.10"),
+        ("203.0.113.2", "10.0.0.2"),
+        ("203.0.113.2", PODS[0]),
+        ("fe80::8", "fe80::10"),
+        ("fe80::7", "fe80::2"),
+        ("2001:db8:1::7", "fd00::2"),
+    ] {
+        assert!(!lets_in(&peers, source, to), "{source} {to}");
+    }
+    let other = peers.first("eth1", "203.0.113.2", "203.0.113.10", PacketKind::Other(89));
+    assert_dropped(&other, Why::NotMapped);
 }
 
 /// What stands behind an endpoint, by the specs alone: the pods, and whether sources are filtered.

@@ -277,7 +277,11 @@ fn ipv6_lets_in_neighbour_discovery_of_the_link_only() {
     let echo = packet("eth1", "2001:db8:9::9", "2001:db8:1::10", PacketKind::Icmp { kind: 128, code: 0 });
     assert_eq!(dropped_in(&echo), "mangle SMARTNAT-BORDER-IN");
     let through = packet("eth1", "2001:db8:9::9", "fd00::1", tcp(80));
-    assert_eq!(dropped_in(&through), "mangle SMARTNAT-BORDER");
+    assert_eq!(dropped_in(&through), "mangle SMARTNAT-PRE");
+    let other_link = packet("eth1", "fe80::1", "fe80::2", tcp(80));
+    assert_eq!(dropped_in(&other_link), "mangle SMARTNAT-PRE");
+    assert_eq!(dropped_in(&packet("eth1", "::ffff:10.0.0.1", "2001:db8:1::10", tcp(80))), "mangle SMARTNAT-BORDER-IN");
+    assert_eq!(dropped_in(&packet("eth0", "2001:db8:1::10", "2001:db8:9::9", tcp(80))), "mangle SMARTNAT-INSIDE");
     let from_inside = follow(&packet("eth0", "fd00::9", "2001:db8:9::9", tcp(80)));
     assert_eq!(from_inside.outcomes, forwarded(&["[2001:db8:9::9]:80"], SourceSeen::Kept, "eth0"), "{from_inside}");
 }

@@ -37,8 +37,8 @@ pub fn host() -> Host {
     let mut host = Host::default();
     let links: [(&str, &[&str]); 4] = [
         ("lo", &["127.0.0.1/8", "10.96.0.10/32", "::1/128"]),
-        ("eth0", &["10.0.0.2/24", "fd00::2/64"]),
-        ("eth1", &["203.0.113.10/24", "203.0.113.11/24", "2001:db8:1::10/64"]),
+        ("eth0", &["10.0.0.2/24", "fd00::2/64", "fe80::2/64"]),
+        ("eth1", &["203.0.113.10/24", "203.0.113.11/24", "2001:db8:1::10/64", "fe80::10/64"]),
         ("eth2", &["198.51.100.10/24"]),
     ];
     for (index, (name, addresses)) in links.iter().enumerate() {
@@ -375,19 +375,48 @@ fn guard() -> TableRules {
 
 fn mangle6() -> TableRules {
     let inside = || vec![Rule::new([from("lo")], Target::Return), Rule::new([from("eth0")], Target::Return)];
+    let link_local = || net("fe80::/10");
+    let from_itself = || {
+        Rule::new(
+            [Match::NotSource(link_local()), Match::NotDestination(net("ff00::/8")), Match::SourceLocal],
+            Target::Drop,
+        )
+    };
+    let pre = vec![
+        Rule::new([from("eth0")], goto("SMARTNAT-INSIDE")),
+        Rule::new([Match::CtState(CtState::Established)], Target::Return),
+        Rule::new([from("lo")], Target::Return),
+        Rule::new([Match::NotDestination(net("ff00::/8")), Match::DestinationLocal { invert: true }], Target::Drop),
+        Rule::new([Match::Destination(link_local()), Match::DestinationNotHere], Target::Drop),
+        from_itself(),
+    ];
     let mut border_in = inside();
-    for kind in [135, 136] {
-        border_in.push(Rule::new(
-            [Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(kind), Match::HopLimit(255)],
-            Target::Return,
-        ));
-    }
+    let icmp = |kind, hops| [Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(kind), Match::HopLimit(hops)];
+    border_in.extend([135, 136].map(|kind| Rule::new(icmp(kind, 255), Target::Return)));
+    let query = [Match::Source(link_local())].into_iter().chain(icmp(130, 1));
+    border_in.push(Rule::new(query, Target::Return));
+    border_in.push(Rule::new([Match::Source(net("::/64"))], Target::Drop));
     let mut border = inside();
     border_in.push(Rule::new([], Target::Drop));
     border.push(Rule::new([], Target::Drop));
     table(
-        &[(Builtin::Input, "SMARTNAT-BORDER-IN"), (Builtin::Forward, "SMARTNAT-BORDER")],
-        vec![("SMARTNAT-BORDER-IN", border_in), ("SMARTNAT-BORDER", border)],
+        &[
+            (Builtin::Prerouting, "SMARTNAT-PRE"),
+            (Builtin::Input, "SMARTNAT-BORDER-IN"),
+            (Builtin::Forward, "SMARTNAT-BORDER"),
+            (Builtin::Output, "SMARTNAT-OUT"),
+        ],
+        vec![
+            ("SMARTNAT-PRE", pre),
+            // What goes back by the link that it came by would be answered with a redirect.
+            (
+                "SMARTNAT-OUT",
+                vec![Rule::new([Match::IpProtocol("ipv6-icmp"), Match::CtState(CtState::Invalid)], Target::Drop)],
+            ),
+            ("SMARTNAT-INSIDE", vec![from_itself()]),
+            ("SMARTNAT-BORDER-IN", border_in),
+            ("SMARTNAT-BORDER", border),
+        ],
     )
 }
 

@@ -24,11 +24,12 @@ const fn with_set(name: &'static str, sets: &'static str, rule: &'static str, mo
     Feature { name, family: Family::Ipv4, table: "mangle", rule, sets, module }
 }
 
-const FEATURES: [Feature; 17] = [
+const FEATURES: [Feature; 19] = [
     v4("match conntrack", "mangle", "-m conntrack --ctstate NEW --ctdir ORIGINAL -j RETURN", "xt_conntrack"),
     v4("match connmark", "mangle", "-m connmark --mark 0x10000/0xfff0000 -j RETURN", "xt_connmark"),
     v4("match mark", "mangle", "-m mark --mark 0x10000/0xfff0000 -j RETURN", "xt_mark"),
     v4("match addrtype", "mangle", "-m addrtype --dst-type LOCAL -j RETURN", "xt_addrtype"),
+    v4("match u32", "mangle", "-m u32 --u32 \"0x0>>0x18&0xf=0x6:0xf\" -j DROP", "xt_u32"),
     v4("match statistic", "nat", "-m statistic --mode random --probability 0.5 -j RETURN", "xt_statistic"),
     v4("match comment", "mangle", "-m comment --comment x -j RETURN", "xt_comment"),
     v4("target MARK", "mangle", "-j MARK --set-xmark 0x10000/0xfff0000", "xt_MARK"),
@@ -56,6 +57,14 @@ const FEATURES: [Feature; 17] = [
         "-m set --match-set SN-T src -j SET --add-set SN-U src --exist --timeout 60",
         "ip_set_list_set, xt_set",
     ),
+    Feature {
+        name: "IPv6 addresses of an interface (addrtype)",
+        family: Family::Ipv6,
+        table: "mangle",
+        rule: "-d fe80::/10 -m addrtype ! --dst-type LOCAL --limit-iface-in -j DROP",
+        sets: "",
+        module: "xt_addrtype",
+    },
     Feature {
         name: "IPv6 border (icmp6, hl)",
         family: Family::Ipv6,

@@ -3,7 +3,11 @@
 //! From an external interface (and from any that is not known to be inside) pass only packets of mapped connections, replies to
 //! connections begun inside, and what the openings name. The last rule drops everything, tracked or not.
 
-use super::{Context, FamilySets, goto, hook, in_set};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::Ipv6Net;
+
+use super::{Context, FamilySets, LINK_LOCAL6, goto, hook, in_set};
 use crate::model::{Family, Opening, Protocol};
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Ports, Rule, SetDirection, TableRules, Target,
@@ -95,6 +99,19 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
         rules.extend([135, 136].map(|kind| {
             Rule::new([Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(kind), Match::HopLimit(255)], Target::Return)
         }));
+        // RFC 3810, 5.1.14: a listener query comes from the link. Without the answer a switch that snoops no longer sends solicitations
+        // here, and no neighbour finds the box.
+        rules.push(Rule::new(
+            [
+                Match::Source(LINK_LOCAL6.into()),
+                Match::IpProtocol("ipv6-icmp"),
+                Match::Icmp6Type(130),
+                Match::HopLimit(1),
+            ],
+            Target::Return,
+        ));
+        // ::, ::a.b.c.d and ::ffff:a.b.c.d, which a socket for both families takes for the IPv4 address.
+        rules.push(Rule::new([Match::Source(NOT_ON_A_WIRE.into())], Target::Drop));
     }
     for opening in &context.config.openings {
         match (opening, family) {
@@ -113,9 +130,26 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
                 ],
                 Target::Return,
             )),
-            (Opening::Vrrp, Family::Ipv4) => rules
-                .push(Rule::new([Match::Destination(VRRP_GROUP.into()), Match::IpProtocol("vrrp")], Target::Return)),
-            (Opening::Dhcp | Opening::Vrrp, Family::Ipv6) => {}
+            // RFC 9915, 7.1: server and client speak by the link-local addresses of their link.
+            (Opening::Dhcp, Family::Ipv6) => rules.push(Rule::new(
+                [
+                    Match::Source(LINK_LOCAL6.into()),
+                    Match::Destination(LINK_LOCAL6.into()),
+                    Match::Protocol(Protocol::Udp),
+                    Match::SourcePort(Protocol::Udp, 547),
+                    Match::DestinationPort(Protocol::Udp, Ports::one(546)),
+                ],
+                Target::Return,
+            )),
+            (Opening::Vrrp, _) => {
+                let group = if family == Family::Ipv4 { VRRP_GROUP } else { VRRP_GROUP6 };
+                rules.push(Rule::new([Match::Destination(group.into()), Match::IpProtocol("vrrp")], Target::Return));
+            }
+            (Opening::VrrpPeer(peer), _) if Family::of(*peer) != family => {}
+            (Opening::VrrpPeer(peer), _) => rules.push(Rule::new(
+                [Match::Source((*peer).into()), Match::IpProtocol("vrrp"), to_external()],
+                Target::Return,
+            )),
             (Opening::Port { from: Some(net), .. }, _) if Family::of(net.addr()) != family => {}
             (Opening::Port { protocol, port, from }, _) => {
                 let mut matches: Vec<Match> = from.map(Match::Source).into_iter().collect();
@@ -142,4 +176,8 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
 }
 
 /// RFC 9568, 5.1.1.2.
-const VRRP_GROUP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(224, 0, 0, 18));
+const VRRP_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
+/// RFC 9568, 5.1.2.2.
+const VRRP_GROUP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12));
+
+const NOT_ON_A_WIRE: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 64);

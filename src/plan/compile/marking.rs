@@ -3,25 +3,29 @@
 //! The first packet decides and writes the slot into the connection mark; every later packet from the inside takes its way out from there.
 //! The number of rules depends on the number of interfaces only.
 
-use super::{Context, FamilySets, goto, hook, in_set, not_in_set};
+use ipnet::Ipv6Net;
+
+use super::{Context, FamilySets, LINK_LOCAL6, errors, goto, hook, in_set, not_in_set};
 use crate::model::{Family, Protocol};
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Rule, SetDirection, TableRules, Target,
     ownership::{EGRESS, INSIDE, INSIDE_NEW, OUT, OUT_NEW, PRE, PRE_INNER, PRE_NEW, SET_EGRESS},
 };
 
+/// ff00::/8 (RFC 4291, 2.7).
+const MULTICAST6: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
+
 pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     prerouting(context, family, mangle);
-    if family == Family::Ipv4 {
-        inside(context, mangle);
+    match family {
+        Family::Ipv4 => inside(context, mangle),
+        Family::Ipv6 => inside6(mangle),
     }
     output(context, family, mangle);
 }
 
 fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
-    // IPv6 has no policy routing of ours: nothing is restored for what comes from the inside.
-    let from_inside = if family == Family::Ipv4 { goto(INSIDE) } else { Target::Return };
-    let mut pre: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], from_inside.clone())).collect();
+    let mut pre: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], goto(INSIDE))).collect();
     pre.push(Rule::new([Match::CtState(CtState::Established)], Target::Return));
     pre.push(Rule::new([], goto(PRE_NEW)));
     mangle.chains.insert(PRE.to_owned(), pre);
@@ -31,11 +35,7 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     let shared = context.has_shared() && family == Family::Ipv4;
     let inner = if shared { goto(PRE_INNER) } else { Target::Return };
     let mut new = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
-    if family == Family::Ipv4 {
-        // What begins outside is for an address of the box. The rest goes no farther, so that nothing answers it: "time exceeded" and
-        // "fragmentation needed" are sent before FORWARD is asked.
-        new.push(Rule::new([Match::DestinationElsewhere], Target::Drop));
-    }
+    new.extend(strays(family));
     // Until a connection is answered its packets are NEW: the first of them decided, and a forged one must not move it.
     let decided = Match::ConnMark { value: 0, mask: context.marks().slot_mask(), invert: true };
     new.push(Rule::new([decided], Target::Return));
@@ -57,6 +57,41 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
         }
         mangle.chains.insert(PRE_INNER.to_owned(), rules);
     }
+}
+
+/// What begins outside is for an address of the box. The rest goes no farther, so that nothing answers it: "time exceeded" and
+/// "fragmentation needed" are sent before FORWARD is asked.
+fn strays(family: Family) -> Vec<Rule> {
+    match family {
+        Family::Ipv4 => vec![
+            Rule::new([Match::DestinationElsewhere], Target::Drop),
+            // Options are answered behind PREROUTING, and "record route" has the inside's addresses written down on the way.
+            Rule::new([Match::Ipv4Options], Target::Drop),
+        ],
+        Family::Ipv6 => vec![
+            // Not UNICAST: of IPv6 that is true of the box's own addresses too.
+            Rule::new(
+                [Match::NotDestination(MULTICAST6.into()), Match::DestinationLocal { invert: true }],
+                Target::Drop,
+            ),
+            // The link-local address of another interface would be forwarded there.
+            Rule::new([Match::Destination(LINK_LOCAL6.into()), Match::DestinationNotHere], Target::Drop),
+            from_itself(),
+        ],
+    }
+}
+
+/// Of IPv6 the kernel knows no martians: whoever sends in the name of the box would be believed, and sent on. Two things have such a
+/// source rightly. A neighbour may have a link-local address that the box has on another link, for instance fe80::1; it is not
+/// forwarded. And what the box itself sends to a group comes back to it by the interface that it left by.
+fn from_itself() -> Rule {
+    let matches = [Match::NotSource(LINK_LOCAL6.into()), Match::NotDestination(MULTICAST6.into()), Match::SourceLocal];
+    Rule::new(matches, Target::Drop)
+}
+
+/// IPv6 has no policy routing of ours yet: nothing is restored for what comes from the inside.
+fn inside6(mangle: &mut TableRules) {
+    mangle.chains.insert(INSIDE.to_owned(), vec![from_itself()]);
 }
 
 /// Packets from the inside: three rules for those of decided connections.
@@ -117,8 +152,8 @@ fn output(context: &Context, family: Family, mangle: &mut TableRules) {
     let begun_inside = |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
     // No answers to the outside by a way that is none. What the box itself begins there (VRRP) is its own affair.
     let answers = |name: &String| [Match::OutInterface(name.clone()), Match::CtDirection(CtDirection::Reply)];
-    let mut rules: Vec<Rule> =
-        context.topology.above.iter().map(|name| Rule::new(answers(name), Target::Drop)).collect();
+    let mut rules = vec![errors::from_the_box(family)];
+    rules.extend(context.topology.above.iter().map(|name| Rule::new(answers(name), Target::Drop)));
     rules.push(Rule::new([context.no_slot()], goto(OUT_NEW)));
     if family == Family::Ipv4 {
         rules.extend([
@@ -128,6 +163,7 @@ fn output(context: &Context, family: Family, mangle: &mut TableRules) {
         ]);
     }
     mangle.chains.insert(OUT.to_owned(), rules);
+    errors::compile(family, mangle);
     hook(mangle, Builtin::Output, [], OUT);
     mangle.chains.insert(OUT_NEW.to_owned(), leaving(context));
 }

@@ -4,6 +4,7 @@ mod backends;
 mod border;
 mod dispatch;
 mod egress;
+mod errors;
 mod marking;
 mod pass;
 mod refuse;
@@ -15,7 +16,7 @@ pub use dispatch::Handling;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::topology::{Topology, without_covered};
 use super::{ResolvedMapping, Sources};
@@ -23,6 +24,9 @@ use crate::model::{BorderConfig, Family, Host, InterfaceName, MarkLayout, Object
 use crate::ruleset::{
     Builtin, Dataplane, IpSet, Match, Rule, SetDirection, SetKind, SetMember, Table, TableRules, Target, ownership,
 };
+
+/// fe80::/10 (RFC 4291, 2.5.6).
+const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 /// A Mapping of which at least one address is on this box.
 pub struct LocalMapping<'a> {

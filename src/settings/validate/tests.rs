@@ -82,6 +82,30 @@ fn every_bad_setting_is_reported_at_once() {
 }
 
 #[test]
+fn peers_of_vrrp_are_addresses_of_single_hosts() {
+    let text = "vrrp,vrrp=192.0.2.2,vrrp=2001:db8::2,vrrp=fe80::2";
+    let openings: Vec<Opening> = text.split(',').map(|o| o.parse().unwrap()).collect();
+    let shown: Vec<String> = openings.iter().map(ToString::to_string).collect();
+    assert_eq!(shown.join(","), text);
+    assert_eq!(openings[1], Opening::VrrpPeer("192.0.2.2".parse().unwrap()));
+    for wrong in [
+        "",
+        "192.0.2.0/24",
+        "router",
+        "0.0.0.0",
+        "::",
+        "127.0.0.1",
+        "224.0.0.18",
+        "ff02::12",
+        "255.255.255.255",
+        "fe80::2%eth1",
+    ] {
+        let error = format!("vrrp={wrong}").parse::<Opening>().unwrap_err().to_string();
+        assert!(error.contains("; use icmp-echo, dhcp, vrrp, vrrp=ADDRESS of a peer"), "{error}");
+    }
+}
+
+#[test]
 fn flags_named_in_messages_exist() {
     use clap::{Args, Command};
     let known: Vec<String> = SettingsArgs::augment_args(Command::new("x"))

@@ -357,6 +357,29 @@ impl Bed {
         self.border.ip(&format!("link del {interface}"));
     }
 
+    /// Makes the switch of the external network `ext1` or `ext2` snoop multicast, and ask for listeners itself. Who does not answer is
+    /// forgotten after three seconds.
+    #[track_caller]
+    pub fn snoop(&self, network: &str) {
+        // A querier needs an address of its own to be heard.
+        self.switch.set_sysctl(&format!("net/ipv6/conf/{network}/disable_ipv6"), "0");
+        self.switch.set_sysctl(&format!("net/ipv6/conf/{network}/accept_dad"), "0");
+        self.switch.ip(&format!("address replace fe80::5/64 dev {network} nodad"));
+        // In hundredths of a second.
+        self.switch.ip(&format!(
+            "link set {network} type bridge mcast_mld_version 2 mcast_query_interval 100 mcast_startup_query_interval 50 \
+             mcast_startup_query_count 2 mcast_query_response_interval 50 mcast_membership_interval 300 \
+             mcast_querier_interval 500 mcast_snooping 1 mcast_querier 1"
+        ));
+    }
+
+    /// What the switch of an external network knows of multicast listeners, one group and port a line.
+    #[track_caller]
+    pub fn listeners(&self, network: &str) -> Vec<String> {
+        let known = self.switch.run(&format!("bridge mdb show dev {network}"));
+        known.lines().map(str::to_owned).collect()
+    }
+
     /// Starts a server in the namespace of that role; it runs as long as the bed.
     #[track_caller]
     pub fn serve(&self, role: &str, name: &str, tcp: &[SocketAddrV4], udp: &[SocketAddrV4]) {

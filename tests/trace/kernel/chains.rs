@@ -46,6 +46,12 @@ fn a_match() -> impl Strategy<Value = Match> {
         1 => Just(Match::InInterface("eth1".to_owned())),
         1 => Just(Match::InInterface("eth+".to_owned())),
         1 => Just(Match::OutInterface("eth1".to_owned())),
+        1 => Just(Match::CtState(CtState::Invalid)),
+        1 => Just(Match::NotSource(net("192.0.2.0/25"))),
+        1 => Just(Match::NotDestination(net("192.0.2.0/25"))),
+        1 => Just(Match::SourceLocal),
+        1 => Just(Match::DestinationNotHere),
+        1 => Just(Match::Ipv4Options),
         1 => any::<bool>().prop_map(|invert| Match::DestinationLocal { invert }),
     ]
 }

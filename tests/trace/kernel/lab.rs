@@ -18,7 +18,7 @@ pub const INTERFACES: [(&str, &str); 4] = [("eth0", "far0"), ("eth1", "far1"), (
 
 /// On-link addresses whose MAC the border knows; nobody is there to answer ARP.
 const NEIGHBOURS: [(&str, &[&str]); 3] = [
-    ("eth0", &["10.0.0.1", "10.0.0.3", "10.0.0.9", "fd00::1", "fd00::9"]),
+    ("eth0", &["10.0.0.1", "10.0.0.3", "10.0.0.9", "fd00::1", "fd00::9", "fe80::10", "fe80::99"]),
     ("eth1", &["203.0.113.1", "203.0.113.77", "2001:db8:1::1"]),
     ("eth2", &["198.51.100.1", "198.51.100.77"]),
 ];

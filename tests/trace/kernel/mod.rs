@@ -62,10 +62,23 @@ const DESTINATIONS: &[&str] = &[
     "0.0.0.0",
 ];
 
-const SOURCES6: &[&str] =
-    &["2001:db8:1::1", "2001:db8:9::9", "fd00::9", "fd00::1", "fe80::1", "2001:db8:1::10", "::", "::1", "ff02::1"];
+const SOURCES6: &[&str] = &[
+    "2001:db8:1::1",
+    "2001:db8:9::9",
+    "fd00::9",
+    "fd00::1",
+    "fe80::1",
+    "2001:db8:1::10",
+    "fd00::2",
+    "::",
+    "::1",
+    "::ffff:10.0.0.1",
+    "ff02::1",
+];
 
-const DESTINATIONS6: &[&str] = &["2001:db8:1::10", "fd00::2", "fd00::1", "2001:db8:9::9", "::1", "ff02::1"];
+/// fe80::2 is eth0's, fe80::10 is eth1's, fe80::99 is nobody's.
+const DESTINATIONS6: &[&str] =
+    &["2001:db8:1::10", "fd00::2", "fd00::1", "2001:db8:9::9", "fe80::2", "fe80::10", "fe80::99", "::1", "ff02::1"];
 
 /// A packet and the TCP flags that make connection tracking see it in its state.
 type Case = (Packet, u8);
@@ -162,7 +175,7 @@ fn case6() -> impl Strategy<Value = Case> {
     let kind = prop_oneof![
         (1024..=u16::MAX, port(PORTS)).prop_map(|(s, d)| tcp(s, d)),
         (1024..=u16::MAX, port(PORTS)).prop_map(|(s, d)| PacketKind::Udp { source_port: s, destination_port: d }),
-        proptest::sample::select(&[128_u8, 133, 134, 135, 136, 137][..])
+        proptest::sample::select(&[128_u8, 130, 133, 134, 135, 136, 137][..])
             .prop_map(|kind| PacketKind::Icmp { kind, code: 0 }),
     ];
     let hop_limit = proptest::sample::select(&[255_u8, 255, 64, 1][..]);

@@ -80,13 +80,22 @@ pub fn ethernet(from: Mac, to: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
 
 /// An IPv4 packet.
 pub fn ip(header: Ipv4, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x45, 0];
-    out.extend((20 + payload.len() as u16).to_be_bytes());
+    ip_with_options(header, &[], payload)
+}
+
+/// An IPv4 packet with options, which are filled up with "end of list" (0) to whole words; they take 40 bytes at the most.
+pub fn ip_with_options(header: Ipv4, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let words = options.len().div_ceil(4);
+    let length = 20 + 4 * words;
+    let mut out = vec![0x45 + words as u8, 0];
+    out.extend(((length + payload.len()) as u16).to_be_bytes());
     out.extend(header.id.to_be_bytes());
     out.extend((header.offset | if header.more_fragments { 0x2000 } else { 0 }).to_be_bytes());
     out.extend([header.ttl, header.protocol, 0, 0]);
     out.extend(header.from.octets());
     out.extend(header.to.octets());
+    out.extend(options);
+    out.resize(length, 0);
     let sum = checksum([&out[..]]);
     out[10..12].copy_from_slice(&sum.to_be_bytes());
     out.extend(payload);

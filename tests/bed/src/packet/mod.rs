@@ -6,7 +6,8 @@ mod sniffer;
 mod wire;
 
 pub use build::{
-    Icmp, Ipv4, Ipv6, arp_request, ethernet, flags, icmp_packet, icmp6_packet, ip, ip6, tcp_packet, udp_packet,
+    Icmp, Ipv4, Ipv6, arp_request, ethernet, flags, icmp_packet, icmp6_packet, ip, ip_with_options, ip6, tcp_packet,
+    udp_packet,
 };
 pub use seen::Seen;
 pub use sniffer::Sniffer;

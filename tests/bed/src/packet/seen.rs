@@ -47,7 +47,8 @@ fn v6(bytes: &[u8], at: usize) -> Option<IpAddr> {
 }
 
 impl Seen {
-    /// Reads a frame; `None` when it is shorter than its headers say.
+    /// Reads a frame; `None` when it is shorter than its Ethernet and IP headers say. Of a transport header that is cut short, what is
+    /// there counts.
     pub fn parse(frame: &[u8], outgoing: bool) -> Option<Seen> {
         let mut seen = Seen {
             outgoing,
@@ -83,15 +84,15 @@ impl Seen {
                 if !seen.later_fragment {
                     let header = usize::from(packet[0] & 0x0f) * 4;
                     // Ethernet pads short frames; the header knows the true length.
-                    let end = usize::from(be16(packet, 2)?).clamp(header, packet.len());
-                    seen.transport(&packet[header..end])?;
+                    let end = usize::from(be16(packet, 2)?).clamp(header.min(packet.len()), packet.len());
+                    _ = seen.transport(packet.get(header..end)?);
                 }
             }
             number::IPV6 => {
                 seen.from = v6(packet, 8);
                 seen.to = v6(packet, 24);
                 (seen.protocol, seen.hop_limit) = (*packet.get(6)?, *packet.get(7)?);
-                seen.transport(packet.get(40..)?)?;
+                _ = seen.transport(packet.get(40..)?);
             }
             _ => {}
         }

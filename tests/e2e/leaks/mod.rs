@@ -1,0 +1,380 @@
+//! What leaves the border because of packets that no rule lets pass: nothing but neighbour discovery and listener reports.
+
+mod four;
+mod listeners;
+mod six;
+mod told;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::time::Duration;
+
+use bed::packet::{
+    Icmp, Ipv4, Ipv6, Mac, Seen, Sniffer, Wire, arp_request, ethernet, flags, icmp6_packet, ip_with_options, ip6,
+    number, tcp_packet, udp_packet,
+};
+use bed::{Bed, Namespace, Options, eventually};
+
+use crate::support::{assert_served, daemon, manifests, mapping};
+
+/// How long fragments wait for their rest in these tests.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub fn v6(address: &str) -> Ipv6Addr {
+    address.parse().expect("an address of these tests")
+}
+
+/// A bed whose border forwards in both families, answers as often as it likes, and has little room behind eth0.
+fn bed() -> Bed {
+    let bed = Bed::with(Options { cluster_mtu: 1300, ..Options::default() });
+    for (parameter, value) in [
+        ("ipv4/ip_forward", "1"),
+        ("ipv6/conf/all/forwarding", "1"),
+        ("ipv4/icmp_ratemask", "0"),
+        ("ipv4/icmp_msgs_per_sec", "1000000"),
+        ("ipv4/icmp_msgs_burst", "1000000"),
+        ("ipv6/icmp/ratelimit", "0"),
+        ("ipv4/ipfrag_time", "1"),
+        ("ipv6/ip6frag_time", "1"),
+        ("netfilter/nf_conntrack_frag6_timeout", "1"),
+        ("ipv4/conf/eth0/send_redirects", "1"),
+    ] {
+        bed.border.set_sysctl(&format!("net/{parameter}"), value);
+    }
+    // What the box sends to these of its neighbours is to be seen, not to wait for a hardware address.
+    for (interface, address, lladdr) in [
+        ("eth0", "10.0.0.1", Mac::of(Bed::CORE)),
+        ("eth0", "2001:db8:a::1", Mac::of(Bed::CORE)),
+        ("eth1", "203.0.113.1", Mac::of(Bed::R1)),
+        ("eth2", "198.51.100.1", Mac::of(Bed::R2)),
+    ] {
+        bed.border.ip(&format!("neigh replace {address} lladdr {lladdr} nud permanent dev {interface}"));
+    }
+    bed
+}
+
+/// Neighbour discovery, ARP and reports of multicast listeners, which stand behind a hop-by-hop header (RFC 3810, 5).
+fn may_leave(s: &Seen) -> bool {
+    let report = |s: &Seen| s.protocol == 0 && matches!(s.payload.get(8), Some(131 | 132 | 143));
+    s.ethertype == number::ARP || s.ethertype == number::IPV6 && (matches!(s.icmp_type, Some(135 | 136)) || report(s))
+}
+
+/// Link-local address that the kernel makes of a hardware address (RFC 4291, appendix A).
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let pair = |high, low| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+}
+
+/// An attacker on a wire with the border.
+struct Attacker<'a> {
+    at: &'a Namespace,
+    own: Ipv4Addr,
+    own6: Ipv6Addr,
+    nic: Ipv4Addr,
+}
+
+impl<'a> Attacker<'a> {
+    fn both(bed: &'a Bed) -> [Attacker<'a>; 2] {
+        let (one, two) = (v6("2001:db8:1::66"), v6("2001:db8:2::66"));
+        [
+            Attacker { at: &bed.attacker1, own: Bed::ATTACKER1, own6: one, nic: Bed::EXT1 },
+            Attacker { at: &bed.attacker2, own: Bed::ATTACKER2, own6: two, nic: Bed::EXT2 },
+        ]
+    }
+
+    /// Sends packets, then asks for the border's hardware address: with the answer, what was sent before is through.
+    fn throw(&self, ethertype: u16, packets: &[Vec<u8>]) {
+        let ears = Sniffer::start(self.at, "eth0");
+        for wave in packets.chunks(512) {
+            self.at.within(|| {
+                let wire = Wire::open("eth0").unwrap();
+                for packet in wave {
+                    wire.send(&ethernet(wire.mac(), Mac::of(self.nic), ethertype, packet)).unwrap();
+                }
+                wire.send(&arp_request(wire.mac(), self.own, self.nic)).unwrap();
+            });
+            ears.await_seen("the border's hardware address", |s| s.arp_operation == 2 && s.is_from(self.nic));
+            ears.clear();
+        }
+    }
+
+    fn attack4(&self) {
+        let text = |a: &[&str]| a.iter().map(|a| a.parse().unwrap()).collect::<Vec<Ipv4Addr>>();
+        let forged =
+            ["192.0.2.99", "10.0.0.1", "10.0.0.2", "0.0.0.0", "127.0.0.1", "203.0.113.255", "224.0.0.1", "0.1.2.3"];
+        let more =
+            ["10.0.0.1", "10.96.0.10", "100.64.0.1", "203.0.113.255", "10.0.0.255", "255.255.255.255", "224.0.0.1"];
+        let last = ["224.0.0.18", "239.1.2.3", "0.0.0.0", "0.1.2.3", "127.0.0.1", "240.0.0.1", "203.0.113.99"];
+        let targets = [Bed::EXT1, Bed::EXT1B, Bed::EXT2, Bed::BORDER, Bed::POD1, Bed::CLIENT1];
+        for from in [self.own, Bed::POD2, Bed::EXT1, Bed::EXT2].into_iter().chain(text(&forged)) {
+            let to = targets.into_iter().chain(text(&more)).chain(text(&last));
+            self.throw(number::IPV4, &to.flat_map(|to| four::barrage(from, to)).collect::<Vec<_>>());
+        }
+    }
+
+    fn attack6(&self) {
+        let inner = link_local(Mac::of(Bed::BORDER));
+        let outer = link_local(Mac::of(self.nic));
+        let forged = [
+            "2001:db8:ffff::1",
+            "2001:db8:a::77",
+            "2001:db8:a::1",
+            "2001:db8:a::2",
+            "2001:db8:1::10",
+            "2001:db8:2::10",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "fe80::66",
+            "ff02::1",
+            "64:ff9b::1",
+        ];
+        let targets = [
+            "2001:db8:1::10",
+            "2001:db8:2::10",
+            "2001:db8:a::2",
+            "2001:db8:a::1",
+            "2001:db8:a::77",
+            "2001:db8:244::5",
+            "2001:db8:1::",
+            "2001:db8:a::",
+            "2001:db8:1::99",
+            "2001:db8:dead::1",
+            "fe80::77",
+            "ff01::1",
+            "ff02::1",
+            "ff02::2",
+            "ff02::16",
+            "ff02::12",
+            "ff02::1:2",
+            "ff02::1:ff00:10",
+            "ff05::2",
+            "ff0e::1",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+        ];
+        for from in [self.own6, inner].into_iter().chain(forged.map(v6)) {
+            let to = targets.map(v6).into_iter().chain([inner, outer]);
+            self.throw(number::IPV6, &to.flat_map(|to| six::barrage(from, to)).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Ears on all sides of the border, outgoing.
+struct Ears<'a> {
+    bed: &'a Bed,
+    sniffers: [(&'static str, Sniffer); 3],
+}
+
+impl<'a> Ears<'a> {
+    fn open(bed: &'a Bed) -> Ears<'a> {
+        bed.border.run("conntrack -F");
+        Ears { bed, sniffers: ["eth0", "eth1", "eth2"].map(|name| (name, Sniffer::start(&bed.border, name))) }
+    }
+
+    /// By kind and the first of each, because thousands say no more than one.
+    #[track_caller]
+    fn nothing_left(&self) {
+        let mut kinds = std::collections::BTreeMap::new();
+        for (name, sniffer) in &self.sniffers {
+            for seen in sniffer.seen(|s| s.outgoing && !may_leave(s)) {
+                let kind = (*name, seen.ethertype, seen.protocol, seen.icmp_type, seen.icmp_code);
+                kinds.entry(kind).or_insert((0, seen)).0 += 1;
+            }
+        }
+        assert!(kinds.is_empty(), "left the border: {kinds:#?}");
+        for family in ["ipv4", "ipv6"] {
+            let entries = self.bed.border.run(&format!("conntrack -L -f {family}"));
+            let strange: Vec<_> = entries.lines().filter(|e| !e.contains("src=127.0.0.1 dst=127.0.0.1")).collect();
+            assert_eq!(strange, [""; 0], "is remembered");
+        }
+    }
+}
+
+/// Packets that a rule of ours has dropped.
+fn dropped(border: &Namespace, tool: &str, rule: &str) -> u64 {
+    let rules = border.run(&format!("{tool}-save -c -t mangle"));
+    let line = rules.lines().find(|l| l.contains(rule)).unwrap_or_else(|| panic!("no {rule:?} among\n{rules}"));
+    let count = line.trim_start_matches('[').split(':').next().and_then(|n| n.parse().ok());
+    count.unwrap_or_else(|| panic!("no counter: {line}"))
+}
+
+/// Both attackers throw everything; fragments get their time to be given up.
+#[track_caller]
+fn assert_silent_under_attack(bed: &Bed) {
+    let ears = Ears::open(bed);
+    for attacker in Attacker::both(bed) {
+        attacker.attack4();
+        attacker.attack6();
+    }
+    eventually("no fragment waits any longer", || {
+        let stat = bed.border.within(|| std::fs::read_to_string("/proc/net/sockstat")).unwrap();
+        stat.contains("FRAG: inuse 0 ").then_some(())
+    });
+    // Of IPv6 fragments in connection tracking nothing tells how many wait.
+    std::thread::sleep(PATIENCE * 2);
+    ears.nothing_left();
+    // The kernel had something to say, and our rules were what kept it back.
+    for (tool, kinds) in
+        [("iptables", ["--icmp-type 11/1 ", "--u32 "]), ("ip6tables", ["--icmpv6-type 3/1 ", "--icmpv6-type 4 "])]
+    {
+        for kind in kinds {
+            assert!(dropped(&bed.border, tool, kind) > 0, "{tool} {kind}");
+        }
+    }
+}
+
+#[test]
+fn nothing_leaves_the_daemons_border_under_attack() {
+    let bed = bed();
+    let allowed = "192.0.2.77";
+    let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::EXT2]).source(allowed)]);
+    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", "").start();
+    assert_silent_under_attack(&bed);
+}
+
+#[test]
+fn nothing_leaves_the_border_alone_under_attack() {
+    let bed = bed();
+    let manifests = manifests([]);
+    let border = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", "").command(&["border"]);
+    assert!(border.status.success(), "{border:?}");
+    bed.border.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    assert_silent_under_attack(&bed);
+}
+
+#[test]
+fn options_of_a_client_do_not_write_down_the_way_inside() {
+    let bed = bed();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let _daemon = daemon(&bed, &manifests).start();
+    assert_served(&bed.attacker1, Bed::EXT1);
+    let [attacker, _] = Attacker::both(&bed);
+    let (from, web) = (SocketAddrV4::new(Bed::ATTACKER1, 41_000), SocketAddrV4::new(Bed::EXT1, 80));
+    let syn = tcp_packet(from, web, flags::SYN, b"");
+    let datagram = udp_packet(from, SocketAddrV4::new(Bed::EXT1, 53), b"who are you?\n");
+    let ears = Ears::open(&bed);
+    let with = |options: &[u8]| {
+        [(number::TCP, &syn), (number::UDP, &datagram)].map(|(protocol, whole)| {
+            ip_with_options(Ipv4::new(Bed::ATTACKER1, Bed::EXT1, protocol), options, &whole[20..])
+        })
+    };
+    let record_route = [&[7, 39, 4][..], &[0; 36]].concat();
+    let timestamp = [&[68, 36, 5, 1][..], &[0; 32]].concat();
+    let options: [&[u8]; 6] = [&record_route, &timestamp, &[148, 4, 0, 0], &[30, 4, 0, 0], &[7, 2], &[1, 1, 1, 1]];
+    attacker.throw(number::IPV4, &options.map(with).concat());
+    ears.nothing_left();
+}
+
+#[test]
+fn nobody_inside_speaks_for_the_box() {
+    let bed = bed();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let _daemon = daemon(&bed, &manifests).start();
+    bed.border.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    let outside = Sniffer::start(&bed.border, "eth1");
+    let forged = ["2001:db8:1::10", "2001:db8:2::10", "2001:db8:a::2"].map(v6);
+    bed.core.within(|| {
+        let wire = Wire::open("cluster").unwrap();
+        let datagram = |from, text: &[u8]| {
+            let udp = [&[0x9c, 0x40, 0x9c, 0x41, 0, 8 + text.len() as u8, 0, 0][..], text].concat();
+            let header = Ipv6 { from, to: v6("2001:db8:1::66"), next_header: number::UDP, hop_limit: 64 };
+            ethernet(wire.mac(), Mac::of(Bed::BORDER), number::IPV6, &ip6(header, &udp))
+        };
+        for from in forged {
+            wire.send(&datagram(from, b"forged")).unwrap();
+        }
+        wire.send(&datagram(v6("2001:db8:a::1"), b"honest")).unwrap();
+    });
+    outside.await_seen("the honest datagram", |s| s.outgoing && s.payload == b"honest");
+    assert_eq!(outside.seen(|s| s.outgoing && s.payload == b"forged"), []);
+}
+
+#[test]
+fn what_the_box_sends_to_a_group_comes_back_to_its_own_listeners() {
+    let bed = bed();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let _daemon = daemon(&bed, &manifests).start();
+    let group = v6("ff05::42");
+    bed.border.ip("route add multicast ff05::42/128 dev eth0 table local");
+    let index = index_of_eth0(&bed.border);
+    bed.border.within(|| {
+        let listener = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 4242)).unwrap();
+        listener.join_multicast_v6(&group, index).unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let speaker = UdpSocket::bind((v6("2001:db8:a::2"), 0)).unwrap();
+        speaker.send_to(b"to all of us", (group, 4242)).unwrap();
+        let (_, from) = listener.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!(from.ip(), v6("2001:db8:a::2"));
+    });
+}
+
+fn index_of_eth0(at: &Namespace) -> u32 {
+    at.within(|| nix::net::if_::if_nametoindex("eth0").unwrap())
+}
+
+/// Neighbour solicitation for a target, from the sender's hardware address.
+pub fn solicitation(wire: &Wire, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let [.., a, b, c] = target.octets();
+    let group = v6("ff02::1:ff00:0").octets();
+    let group = Ipv6Addr::from(u128::from_be_bytes(group) | u128::from(u32::from_be_bytes([0, a, b, c])));
+    let body = [&target.octets()[..], &[1, 1], &wire.mac().0].concat();
+    let packet = icmp6_packet(from, group, 255, Icmp { kind: 135, code: 0, rest: 0 }, &body);
+    ethernet(wire.mac(), Mac([0x33, 0x33, 0xff, a, b, c]), number::IPV6, &packet)
+}
+
+#[test]
+fn a_neighbour_may_have_the_link_local_address_that_the_box_has_on_another_link() {
+    let bed = bed();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let _daemon = daemon(&bed, &manifests).start();
+    bed.border.ip("address add fe80::1/64 dev eth0");
+    let ears = Sniffer::start(&bed.attacker1, "eth0");
+    bed.attacker1.within(|| {
+        let wire = Wire::open("eth0").unwrap();
+        wire.send(&solicitation(&wire, v6("fe80::1"), v6("2001:db8:1::10"))).unwrap();
+    });
+    ears.await_seen("the advertisement", |s| s.icmp_type == Some(136) && s.is_to(v6("fe80::1")) && !s.outgoing);
+}
+
+#[test]
+fn ipv6_openings_answer_neighbours() {
+    let bed = bed();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let openings = "icmp-echo,dhcp,tcp/22,udp/3784@2001:db8:1::/64";
+    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", openings).start();
+    let external = v6("2001:db8:1::10");
+    let [ssh, other] =
+        [22, 23].map(|port| bed.border.within(|| std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()));
+    let connect = |to: Ipv6Addr, port| {
+        let to = SocketAddrV6::new(to, port, 0, 0).into();
+        bed.attacker1.within(|| std::net::TcpStream::connect_timeout(&to, Duration::from_millis(400)))
+    };
+    connect(external, 22).unwrap();
+    assert!(connect(external, 23).is_err());
+    drop((ssh, other));
+    let bind = |at: &Namespace, address: Ipv6Addr, port| {
+        let socket = at.within(|| UdpSocket::bind((address, port))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket
+    };
+    let bfd = bind(&bed.border, Ipv6Addr::UNSPECIFIED, 3784);
+    bind(&bed.attacker1, Ipv6Addr::UNSPECIFIED, 0).send_to(b"bfd", (external, 3784)).unwrap();
+    assert_eq!(bfd.recv_from(&mut [0; 64]).unwrap().1.ip(), v6("2001:db8:1::66"));
+    // A DHCPv6 server's answer, between link-local addresses.
+    let client = bind(&bed.border, Ipv6Addr::UNSPECIFIED, 546);
+    let to = link_local(Mac::of(Bed::EXT1));
+    let index = index_of_eth0(&bed.attacker1);
+    let server = bind(&bed.attacker1, Ipv6Addr::UNSPECIFIED, 547);
+    server.send_to(b"reply", SocketAddrV6::new(to, 546, 0, index)).unwrap();
+    assert_eq!(client.recv_from(&mut [0; 64]).unwrap().0, 5);
+    // Echo, and not from an address that no wire has.
+    let ears = Sniffer::start(&bed.attacker1, "eth0");
+    let [attacker, _] = Attacker::both(&bed);
+    let echo = |from, id| icmp6_packet(from, external, 64, Icmp { kind: 128, code: 0, rest: id }, b"echo");
+    attacker.throw(number::IPV6, &[echo(v6("::ffff:10.0.0.1"), 7 << 16), echo(attacker.own6, 8 << 16)]);
+    ears.await_seen("the echo", |s| s.icmp_type == Some(129) && s.is_to(attacker.own6));
+    assert_eq!(ears.seen(|s| s.icmp_type == Some(129) && !s.is_to(attacker.own6)), []);
+}
