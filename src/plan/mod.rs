@@ -1,11 +1,13 @@
 //! The pure heart: from a [`World`] to a [`Plan`]. No I/O, no clock, no randomness; equal worlds give equal plans.
 
 mod above;
+mod barred;
 mod claims;
 mod compile;
 mod flows;
 mod gateway;
 mod names;
+mod notes;
 mod outcome;
 mod resolve;
 #[cfg(test)]
@@ -20,6 +22,7 @@ pub use flows::{
     Asked, Flow, FlowEndpoint, FlowMemory, FlowPolicy, FlowTarget, FlowTargets, FlowVerdict, GRACE, Leads, Servers,
 };
 pub use names::{Named, named};
+pub use notes::noted;
 pub use outcome::{
     InterfaceKind, InterfaceOutcome, MappingOutcome, Programmed, ProgrammedReason, Refusal, RefusalReason,
 };
@@ -31,6 +34,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, Service, World};
 use crate::ruleset::Dataplane;
+use barred::Barred;
 use compile::LocalMapping;
 use topology::Topology;
 
@@ -66,7 +70,9 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     };
     let (config, topology) = classified(config, &world.host, &world.slots);
     let config = &config;
-    let resolution = resolve(config, objects);
+    let mut resolution = resolve(config, objects);
+    let barred = Barred::of(&world.host, &topology);
+    resolution.served.iter_mut().for_each(|mapping| barred.take_out(mapping));
     let (local, pending): (Vec<LocalMapping>, Vec<LocalMapping>) = resolution
         .served
         .iter()

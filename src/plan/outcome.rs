@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::ResolvedMapping;
 use super::compile::{Handling, LocalMapping};
+use super::notes;
 use super::topology::Topology;
+use super::{ResolvedMapping, ResolvedPort};
 use crate::model::{Host, InterfaceName, NeighbourState};
 
 /// What is said about one Mapping.
@@ -222,7 +223,11 @@ pub(super) fn served_here(local: &LocalMapping, host: &Host, topology: &Topology
         let list: Vec<&str> = handled.iter().filter(|(_, h)| *h == wanted).map(|(p, _)| p.as_str()).collect();
         list.join(", ")
     };
+    let with = |wanted: &dyn Fn(Handling) -> bool| -> Vec<&ResolvedPort> {
+        mapping.ports.iter().zip(&handled).filter(|(_, (_, h))| wanted(*h)).map(|(p, _)| p).collect()
+    };
     let endpoints = local.addresses.len() * mapping.ports.len();
+    let unanswered = notes::unanswered(with(&|h| h == Handling::NoPods));
     let (ok, reason, message) = if handled.iter().any(|(_, h)| *h == Handling::ServiceUnreachable) {
         let vip = mapping.service_vip.map_or_else(|| "its ClusterIP".to_owned(), |a| a.to_string());
         let message = format!(
@@ -232,14 +237,17 @@ pub(super) fn served_here(local: &LocalMapping, host: &Host, topology: &Topology
         (false, ProgrammedReason::ServiceAddressNotLocal, message)
     } else if handled.iter().any(|(_, h)| *h == Handling::NoPods) {
         let message = format!(
-            "clients of {} are refused: Service {} has no ready endpoint there",
+            "clients of {} are refused: Service {} has no ready endpoint there{}",
             ports(Handling::NoPods),
-            mapping.service
+            mapping.service,
+            if unanswered.is_some() { " that can answer" } else { "" }
         );
         (false, ProgrammedReason::NoReadyEndpoints, message)
     } else {
         (true, ProgrammedReason::Programmed, format!("{endpoints} endpoints on this box"))
     };
+    let not_chosen = notes::not_chosen(mapping.mode, with(&|h| h != Handling::NoPods));
+    let message = notes::with_notes(message, unanswered.into_iter().chain(not_chosen));
     let reached = mapping.ports.iter().zip(&handled);
     let pods: BTreeSet<IpAddr> = reached
         .filter(|(_, (_, h))| matches!(h, Handling::Pods | Handling::Service(_)))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::barred::no_host;
 use super::claims::{Claims, by_age};
 use super::flows::{Asked, FlowTarget, FlowTargets, Leads};
 use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, too_many_ports, validate};
@@ -159,6 +160,7 @@ fn find_service(
                 service_port_name: found.name.clone().filter(|n| !n.is_empty()),
                 backends: backends(slices.of(&service_key), found.name.as_deref(), port.protocol),
                 affinity_seconds: service.affinity_seconds,
+                barred: BTreeMap::new(),
             }),
             None => faults.add(RefusalReason::ServicePortNotFound, no_such_port(i, &service_key, service, &port)),
         }
@@ -245,7 +247,7 @@ fn describe_port(port: &model::ServicePort) -> String {
 /// The pods behind a Service port: slice ports are matched by the port's name and protocol, their numbers are each slice's own.
 fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -> Backends {
     let mut backends = Backends::default();
-    let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
+    let mut ready = BTreeSet::new();
     for slice in slices {
         let matching = slice.ports.iter().filter(|p| {
             p.name.as_deref().unwrap_or_default() == name.unwrap_or_default()
@@ -253,7 +255,11 @@ fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -
         });
         for port in matching {
             for endpoint in &slice.endpoints {
-                for address in endpoint.addresses.iter().copied().filter(is_pod_address) {
+                for address in endpoint.addresses.iter().copied().filter(IpAddr::is_ipv4) {
+                    if !is_pod_address(&address) {
+                        backends.never.extend(endpoint.ready.then_some(address));
+                        continue;
+                    }
                     let socket = SocketAddr::new(address, port.port);
                     backends.known.insert(socket);
                     if endpoint.ready || endpoint.serving {
@@ -262,23 +268,17 @@ fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -
                     if endpoint.ready {
                         ready.insert(socket);
                     } else if endpoint.serving && endpoint.terminating {
-                        draining.insert(socket);
+                        backends.draining.insert(socket);
                     }
                 }
             }
         }
     }
-    backends.chosen = if ready.is_empty() { draining } else { ready };
+    backends.chosen = if ready.is_empty() { backends.draining.clone() } else { ready };
     backends
 }
 
-/// IPv4 for now, and nothing that would lead clients to the border router itself or to a whole segment. The API server refuses such
-/// endpoints too; files have no such guard.
+/// IPv4 for now, and nothing that would lead clients to the border router itself or to a whole segment.
 fn is_pod_address(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => {
-            !(a.is_unspecified() || a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_broadcast())
-        }
-        IpAddr::V6(_) => false,
-    }
+    matches!(address, IpAddr::V4(v4) if no_host(*v4).is_none())
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -50,6 +50,8 @@ pub struct ResolvedPort {
     pub backends: Backends,
     /// `sessionAffinity: ClientIP` timeout in seconds.
     pub affinity_seconds: Option<u32>,
+    /// Endpoints that would be chosen if anybody could answer there on this box, and why nobody can.
+    pub barred: BTreeMap<IpAddr, String>,
 }
 
 /// The pods behind one Service port, IPv4 only for now.
@@ -57,6 +59,10 @@ pub struct ResolvedPort {
 pub struct Backends {
     /// Where new connections go: the ready ones, or the serving-and-terminating ones when none is ready.
     pub chosen: BTreeSet<SocketAddr>,
+    /// Serving-and-terminating ones, beside ready ones too.
+    pub draining: BTreeSet<SocketAddr>,
+    /// Ready, but no address of any host.
+    pub never: BTreeSet<IpAddr>,
     /// Ready and serving ones: UDP flows to others are cut.
     pub serving: BTreeSet<SocketAddr>,
     /// Every endpoint in any slice, whatever its conditions.

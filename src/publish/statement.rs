@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
 use crate::cluster::{Fleet, Record};
-use crate::plan::MappingOutcome;
+use crate::plan::{MappingOutcome, noted};
 
 /// Pods named in one status altogether. 10,000 addresses of pods take some 200 KB; etcd takes objects of 1.5 MB.
 const MAX_PODS: usize = 10_000;
@@ -164,7 +164,9 @@ fn programmed(addresses: &[String], instances: &[MappingInstance]) -> Verdict {
     let wanted: BTreeSet<&str> = addresses.iter().map(String::as_str).collect();
     let missing: Vec<&str> = wanted.difference(&served).copied().collect();
     let names: Vec<&str> = heard.iter().map(|i| i.name.as_str()).collect();
-    let told = |first: String| [vec![first], silence.clone()].concat().join("; ");
+    let notes: Vec<String> =
+        heard.iter().filter_map(|i| Some(format!("{} notes: {}", i.name, noted(&i.message)?))).collect();
+    let told = |first: String| [vec![first], notes.clone(), silence.clone()].concat().join("; ");
     if missing.is_empty() {
         let what = if wanted.len() == 1 { "the address".to_owned() } else { format!("all {} addresses", wanted.len()) };
         return Verdict::new(true, PROGRAMMED, told(format!("{what} served by {}", names.join(", "))));

@@ -32,4 +32,5 @@ mod sources;
 mod stream;
 mod support;
 mod trouble;
+mod unanswering;
 mod vrrp;

@@ -6,6 +6,7 @@ mod first_smartnat;
 mod gather;
 mod interfaces;
 mod kube_proxy;
+mod mappings;
 mod marks;
 mod privileges;
 mod routes;
@@ -83,6 +84,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let plan = plan::plan(&settings.border, &world);
             findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
             findings.extend(routes::evaluate(&world.host, &plan));
+            findings.extend(mappings::evaluate(&plan));
             let daemon_runs = super::status::daemon_answers(settings.monitor).await;
             let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
             findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));

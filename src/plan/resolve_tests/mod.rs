@@ -1,5 +1,6 @@
 //! Mappings judged against each other and against their Services.
 
+mod barred;
 mod claims;
 mod resolve;
 mod validate;

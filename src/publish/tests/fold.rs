@@ -38,6 +38,15 @@ fn one_instance_that_fails_is_told_with_its_name_and_reason() {
 }
 
 #[test]
+fn what_an_instance_notes_is_told_with_its_name() {
+    let noted =
+        MappingInstance { message: "2 endpoints on this box; note: x; note: y".to_owned(), ..entry(OTHER, true) };
+    let (ok, reason, message) = programmed(&[HERE], &[entry(ME, true), noted]);
+    assert_eq!((ok, reason.as_str()), (true, "Programmed"));
+    assert_eq!(message, "the address served by border-1, border-2; border-2 notes: x; note: y");
+}
+
+#[test]
 fn a_silent_instance_serves_nobody_as_far_as_is_known() {
     let (ok, reason, message) = programmed(&[HERE], &[silent(OTHER)]);
     assert_eq!((ok, reason.as_str()), (false, "InstanceSilent"));
