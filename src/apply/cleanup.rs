@@ -90,7 +90,7 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
         writes.routes += change.del_routes.len();
         writes.rules += change.del_rules.len();
     }
-    writes.sysctls += restore_sysctls(&originals)?;
+    writes.sysctls += sysctl::restore(originals.sysctls())?;
     tables.apply(&everywhere, Reach::BORDER, writes, &mut Vec::new()).await.map_err(remove("border"))?;
     report.stuck_sets = sets.destroy_unwanted(&nothing.sets, writes).await.map_err(remove("sets"))?;
     originals.discard()?;
@@ -121,15 +121,4 @@ fn forwarding_after(originals: &Originals) -> Result<bool, CleanupError> {
         Some(original) if original.ours == current => original.before != "0",
         _ => current != "0",
     })
-}
-
-/// Forwarding first: switching it also changes other parameters of IPv4, which then still differ from ours and stay.
-fn restore_sysctls(originals: &Originals) -> Result<usize, SysctlError> {
-    let forward = Sysctl::IpForward.path();
-    let (first, rest): (Vec<_>, Vec<_>) = originals.sysctls().iter().partition(|(path, _)| **path == forward);
-    let mut restored = 0;
-    for (path, original) in first.into_iter().chain(rest) {
-        restored += usize::from(sysctl::restore(path, original)?);
-    }
-    Ok(restored)
 }

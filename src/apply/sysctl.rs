@@ -91,9 +91,12 @@ impl Sysctls {
             Some(originals) => originals,
             none => none.insert(Originals::load(&self.state_dir)?),
         };
-        originals.record(writes.iter().map(|(sysctl, value, found, _)| {
+        let beside = writes.iter().filter(|(sysctl, ..)| **sysctl == Sysctl::IpForward);
+        let beside: Vec<_> = beside.flat_map(|(_, value, found, _)| beside_forwarding(found, value)).collect();
+        let written_ones = writes.iter().map(|(sysctl, value, found, _)| {
             (sysctl.path(), Original { before: found.clone(), ours: (*value).clone() })
-        }))?;
+        });
+        originals.record(written_ones.chain(beside))?;
         for (sysctl, value, found, mut file) in writes {
             match file.write_all(value.as_bytes()) {
                 Ok(()) => {
@@ -123,20 +126,54 @@ pub fn read(path: &str) -> io::Result<String> {
     Ok(fs::read_to_string(Path::new(PROC_NET).join(path))?.trim().to_owned())
 }
 
-/// Puts one sysctl back if it still holds our value. One that is gone (its interface left) needs nothing.
-pub fn restore(path: &str, original: &Original) -> Result<bool, SysctlError> {
-    match read(path) {
-        Ok(found) if found == original.ours && found != original.before => {
-            fs::write(Path::new(PROC_NET).join(path), &original.before).map_err(|source| SysctlError::Write {
-                sysctl: format!("net/{path}"),
-                found,
-                wanted: original.before.clone(),
-                source,
-            })?;
-            Ok(true)
+/// What a change of ip_forward (inet_forward_change) sets beside it, and what a change back would not bring back: switches of single
+/// interfaces that stood otherwise, and `accept_redirects` of `all`, which it makes the opposite.
+fn beside_forwarding(found: &str, value: &str) -> Vec<(String, Original)> {
+    let opposite = |forwarding: &str| if forwarding == "0" { "1" } else { "0" };
+    let note = |path: String, ours: &str, after_change_back: &str| {
+        let before = read(&path).ok().filter(|before| before != after_change_back)?;
+        Some((path, Original { before, ours: ours.to_owned() }))
+    };
+    let interfaces = fs::read_dir(Path::new(PROC_NET).join("ipv4/conf")).into_iter().flatten().flatten();
+    // Names of interfaces are bytes that the kernel does not judge; those that are no text are nobody's to set by name.
+    let names = interfaces.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name != "all");
+    let switches = names.filter_map(|name| note(format!("ipv4/conf/{name}/forwarding"), value, found));
+    let redirects = note("ipv4/conf/all/accept_redirects".to_owned(), opposite(value), opposite(found));
+    switches.chain(redirects).collect()
+}
+
+/// Puts sysctls back that still hold our values; the number of those written. One that is gone (its interface left) needs nothing.
+///
+/// Forwarding first: that also changes others, which are judged by what they held before it.
+pub fn restore(originals: &BTreeMap<String, Original>) -> Result<usize, SysctlError> {
+    let mut ours = Vec::new();
+    for (path, original) in originals {
+        if current(path)?.as_ref() == Some(&original.ours) {
+            ours.push((path, &original.before));
         }
-        Ok(_) => Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+    }
+    let forward = Sysctl::IpForward.path();
+    ours.sort_by_key(|(path, _)| **path != forward);
+    let mut restored = 0;
+    for (path, before) in ours {
+        let Some(found) = current(path)?.filter(|found| found != before) else { continue };
+        let write = fs::write(Path::new(PROC_NET).join(path), before);
+        write.map_err(|source| SysctlError::Write {
+            sysctl: format!("net/{path}"),
+            found,
+            wanted: before.clone(),
+            source,
+        })?;
+        restored += 1;
+    }
+    Ok(restored)
+}
+
+/// `None` for what is not there.
+fn current(path: &str) -> Result<Option<String>, SysctlError> {
+    match read(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(SysctlError::Read { sysctl: format!("net/{path}"), source }),
     }
 }
@@ -144,7 +181,7 @@ pub fn restore(path: &str, original: &Original) -> Result<bool, SysctlError> {
 /// An interface may vanish at any time; /proc then says ENOENT, or ENODEV to a file already open.
 fn may_be_away(sysctl: &Sysctl, error: &io::Error) -> bool {
     const ENODEV: i32 = 19;
-    matches!(sysctl, Sysctl::Interface { .. })
+    matches!(sysctl, Sysctl::Interface { .. } | Sysctl::Forwarding(_))
         && (error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV))
 }
 

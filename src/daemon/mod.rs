@@ -156,6 +156,7 @@ impl Daemon {
                 self.reports.send_modify(|r| r.source_state(source, state, SystemTime::now()));
                 false
             }
+            SourceEvent::SwitchesChanged => true,
             SourceEvent::TablesChanged => {
                 self.applier.invalidate();
                 true

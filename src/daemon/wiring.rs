@@ -14,7 +14,6 @@ use crate::model::World;
 use crate::plan::{self, slots};
 use crate::publish;
 use crate::report::{self, Monitor, Report};
-use crate::ruleset::Sysctl;
 use crate::settings::{ObjectSource, Settings};
 use crate::sources::host::{HostError, read_host};
 use crate::sources::{SourceEvent, SourceName, SourceState, host, kubernetes, manifests, tables};
@@ -115,7 +114,7 @@ pub async fn border(settings: &Settings) -> Result<Applied, DaemonError> {
     let host = read_host().await?;
     let kept = slots::remembered(&settings.border, &host.own_rules);
     let mut dataplane = plan::border(&settings.border, &host, &kept).dataplane;
-    dataplane.sysctls.remove(&Sysctl::IpForward);
+    dataplane.sysctls.retain(|sysctl, _| !sysctl.is_forwarding());
     let mut applier = Applier::new(Tools::new(settings.tool_timeout), settings.state_dir.clone());
     Ok(applier.apply(&dataplane, &host, Scope::Border).await?)
 }

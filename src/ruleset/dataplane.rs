@@ -120,6 +120,9 @@ pub enum Sysctl {
     Net(&'static str),
     /// net.ipv4.ip_forward.
     IpForward,
+    /// net.ipv4.conf.INTERFACE.forwarding: whether what arrives by the interface is forwarded. Behind `IpForward`, whose writing sets it
+    /// for every interface.
+    Forwarding(InterfaceName),
 }
 
 impl Sysctl {
@@ -130,7 +133,13 @@ impl Sysctl {
             Sysctl::Interface { family: Family::Ipv6, interface, key } => format!("ipv6/conf/{interface}/{key}"),
             Sysctl::Net(path) => (*path).to_owned(),
             Sysctl::IpForward => "ipv4/ip_forward".to_owned(),
+            Sysctl::Forwarding(interface) => format!("ipv4/conf/{interface}/forwarding"),
         }
+    }
+
+    /// Whether it lets packets through that were not let through without it: set last, and never by the border alone.
+    pub fn is_forwarding(&self) -> bool {
+        matches!(self, Sysctl::IpForward | Sysctl::Forwarding(_))
     }
 }
 

@@ -35,6 +35,8 @@ pub enum SourceEvent {
         source: SourceName,
         state: SourceState,
     },
+    /// Somebody, perhaps we ourselves, changed a switch of an interface (forwarding, rp_filter), which no look at the host shows.
+    SwitchesChanged,
     /// Somebody else changed iptables (nf_tables generation by another process).
     TablesChanged,
 }

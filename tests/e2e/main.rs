@@ -31,6 +31,7 @@ mod settings;
 mod sources;
 mod stream;
 mod support;
+mod switches;
 mod trouble;
 mod unanswering;
 mod vrrp;

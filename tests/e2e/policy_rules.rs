@@ -128,7 +128,7 @@ fn rules_of_the_version_before_are_completed_while_traffic_flows() {
     daemon.start_again();
     assert_eq!(ours(&bed), whole);
     assert_alive(&stream);
-    assert_nothing_lost(floods, 20);
+    assert_nothing_lost(floods, 5);
 }
 
 #[test]

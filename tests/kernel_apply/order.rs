@@ -2,6 +2,7 @@ use std::fs;
 
 use smartnat::apply::Scope;
 use smartnat::model::Host;
+use smartnat::ruleset::Sysctl;
 
 use crate::bed::{Bed, LIMIT, border, endpoint, full, mapping_chain, nat, net, set, wrapped};
 use crate::netns::in_netns;
@@ -106,6 +107,28 @@ fn forwarding_goes_on_only_when_the_border_stands() {
             bed.applier.apply(&border(), &Host::default(), scope).await.unwrap();
             assert_eq!(recorded(directory.path(), &[""]), ["iptables-restore 0", "ip6tables-restore 0"]);
             assert_eq!(crate::netns::sh("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+        });
+    }
+}
+
+#[test]
+fn forwarding_of_one_interface_goes_on_only_when_the_border_stands() {
+    for scope in [Scope::Border, Scope::Full] {
+        in_netns(move || async move {
+            crate::netns::sh(
+                "echo 1 >/proc/sys/net/ipv4/ip_forward; ip link add eth9 type veth peer name r9
+                echo 0 >/proc/sys/net/ipv4/conf/eth9/forwarding; echo 0 >/proc/sys/net/ipv4/conf/r9/forwarding",
+            );
+            let directory = tempfile::tempdir().unwrap();
+            let script = r#"case "$*" in *noflush*) echo "$tool $(cat /proc/sys/net/ipv4/conf/eth9/forwarding)" >>"$dir/log";; esac
+                exec "$real" "$@""#;
+            let mut bed = Bed::with(wrapped(directory.path(), LIMIT, script));
+            let mut plane = border();
+            plane.sysctls.insert(Sysctl::Forwarding("eth9".into()), "1".into());
+            bed.applier.apply(&plane, &Host::default(), scope).await.unwrap();
+            assert_eq!(recorded(directory.path(), &[""]), ["iptables-restore 0", "ip6tables-restore 0"]);
+            let switches = "/proc/sys/net/ipv4/conf/eth9/forwarding /proc/sys/net/ipv4/conf/r9/forwarding";
+            assert_eq!(crate::netns::sh(&format!("cat {switches}")), "1\n0\n");
         });
     }
 }

@@ -203,9 +203,13 @@ impl Watched {
     }
 
     async fn host(&mut self, what: &str) -> Host {
-        match soon(what, self.events.recv()).await {
-            Some(SourceEvent::Host { host, .. }) => host,
-            other => panic!("{what}: got {other:?}"),
+        loop {
+            match soon(what, self.events.recv()).await {
+                Some(SourceEvent::Host { host, .. }) => return host,
+                // Follows a look, when interfaces come, or when it is not known what was missed.
+                Some(SourceEvent::SwitchesChanged) => {}
+                other => panic!("{what}: got {other:?}"),
+            }
         }
     }
 
@@ -324,5 +328,19 @@ fn the_task_ends_when_nobody_listens() {
         soon("the first look", events.recv()).await.unwrap();
         drop(events);
         soon("the end of the task", task).await.unwrap();
+    });
+}
+
+#[test]
+fn a_switch_of_an_interface_is_told() {
+    in_netns(|| async {
+        sh("ip link add eth1.7 type veth peer name r1; echo 1 >/proc/sys/net/ipv4/conf/eth1.7/forwarding");
+        let (mut watched, _) = Watched::start(NEVER).await;
+        for parameter in ["forwarding", "rp_filter"] {
+            sh(&format!("echo 0 >/proc/sys/net/ipv4/conf/eth1.7/{parameter}"));
+            sh(&format!("echo 1 >/proc/sys/net/ipv4/conf/eth1.7/{parameter}"));
+            soon("the change", async { while watched.events.recv().await != Some(SourceEvent::SwitchesChanged) {} })
+                .await;
+        }
     });
 }

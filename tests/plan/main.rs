@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use smartnat::daemon::Snapshot;
-use smartnat::model::{Family, Host, Objects, Protocol, World};
+use smartnat::model::{Family, Host, MainRoute, Objects, Protocol, World};
 use smartnat::plan::{ProgrammedReason, RefusalReason, plan};
-use smartnat::ruleset::{Builtin, SetMember, Table, depth, ownership};
+use smartnat::ruleset::{Builtin, SetMember, Sysctl, Table, depth, ownership};
 use world::{Spec, config, key, objects_mut, reference, world};
 
 #[test]
@@ -53,6 +53,39 @@ fn a_removed_pod_changes_no_dispatch() {
         assert_eq!(before.chains[name], after.chains[name], "{name}");
     }
     assert_ne!(before, after);
+}
+
+#[test]
+fn forwarding_is_ours_on_external_interfaces_and_on_those_that_lead_to_pods() {
+    let forwards = |world: &World| -> Vec<String> {
+        let plan = plan(&config(), world);
+        let switches = plan.dataplane.sysctls.keys().filter(|s| matches!(s, Sysctl::Forwarding(_)));
+        switches.map(Sysctl::path).collect()
+    };
+    let paths =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| format!("ipv4/conf/{name}/forwarding")).collect() };
+    let mut world = reference();
+    assert_eq!(forwards(&world), paths(&["eth0", "eth1", "eth2"]));
+    // One pod is reached by two interfaces of its own; others lead elsewhere, or are farther.
+    for name in ["net1", "net2", "side"] {
+        world.host.links.insert(name.to_owned(), world.host.links["eth0"].clone());
+    }
+    let route = |to: &str, dev: &str, metric| MainRoute {
+        destination: to.parse().unwrap(),
+        interface: Some(dev.to_owned()),
+        gateway: None,
+        metric,
+    };
+    world.host.main_routes.extend([
+        route("10.244.1.2/32", "net1", 5),
+        route("10.244.1.2/32", "net2", 5),
+        route("10.244.1.2/32", "side", 6),
+        route("10.0.0.0/8", "side", 0),
+        route("10.245.0.0/16", "side", 0),
+    ]);
+    assert_eq!(forwards(&world), paths(&["eth0", "eth1", "eth2", "net1", "net2"]));
+    let before_objects = World { objects: None, ..world };
+    assert_eq!(forwards(&before_objects), paths(&["eth1", "eth2"]));
 }
 
 #[test]

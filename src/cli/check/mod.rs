@@ -10,6 +10,7 @@ mod mappings;
 mod marks;
 mod privileges;
 mod routes;
+mod switches;
 mod sysctls;
 mod tools;
 mod variant;
@@ -88,6 +89,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let daemon_runs = super::status::daemon_answers(settings.monitor).await;
             let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
             findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));
+            findings.extend(switches::evaluate(&world.host, &plan, &read));
             let in_use = kube_proxy::in_use(&world, &plan);
             findings.extend(kube_proxy::evaluate(&kube_proxy::gather(&gather, &variants).await, &in_use));
         }

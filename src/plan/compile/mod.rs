@@ -5,6 +5,7 @@ mod border;
 mod dispatch;
 mod egress;
 mod errors;
+mod forwarding;
 mod marking;
 mod pass;
 mod refuse;
@@ -147,6 +148,7 @@ pub fn add_objects(
     let mut nat = TableRules::default();
     dispatch::compile(&context, host, mappings, &mut nat, dataplane);
     egress::compile(&context, mappings, &mut nat, dataplane);
+    forwarding::compile(topology, host, mappings, dataplane);
     dataplane.tables.insert((Family::Ipv4, Table::Nat), nat);
 }
 

@@ -88,11 +88,20 @@ fn set(dataplane: &mut Dataplane, family: Family, interface: &str, key: &'static
 }
 
 fn interface_sysctls(name: &str, dataplane: &mut Dataplane) {
+    dataplane.sysctls.insert(Sysctl::Forwarding(name.to_owned()), "1".to_owned());
     for (key, value) in [
         ("rp_filter", "0"),
         ("accept_redirects", "0"),
         ("send_redirects", "0"),
         ("accept_source_route", "0"),
+        // No packet comes from outside with an address of the box, or to one of 127/8.
+        ("accept_local", "0"),
+        ("route_localnet", "0"),
+        // A broadcast to a subnet of the inside is not carried there.
+        ("bc_forwarding", "0"),
+        // What is routed to others is not answered for in the external network.
+        ("proxy_arp", "0"),
+        ("proxy_arp_pvlan", "0"),
         // Each interface answers ARP for its own addresses only and asks with them only.
         ("arp_ignore", "1"),
         ("arp_announce", "2"),
@@ -108,11 +117,16 @@ fn global_sysctls(context: &Context, dataplane: &mut Dataplane) {
     // The effective value is the greater one of `all` and the interface.
     set(dataplane, Family::Ipv4, "all", "rp_filter", "0");
     set(dataplane, Family::Ipv4, "all", "send_redirects", "0");
+    // Without forwarding on the interface, either one of the two would do.
+    set(dataplane, Family::Ipv4, "all", "accept_redirects", "0");
     if context.has_shared() {
         // The inside interface must not answer for the external ones beside it.
         set(dataplane, Family::Ipv4, "all", "arp_ignore", "1");
         set(dataplane, Family::Ipv4, "all", "arp_announce", "2");
     }
+    // A client of the inside may be led to a pod by the interface that it came by. Told to go there by itself, it would do so with the
+    // mapped address.
+    set(dataplane, Family::Ipv4, &context.config.gateway_interface, "send_redirects", "0");
     // A packet out of window must not become INVALID, untranslated, and leave with a pod's address.
     dataplane.sysctls.insert(Sysctl::Net("netfilter/nf_conntrack_tcp_be_liberal"), "1".to_owned());
     dataplane.sysctls.insert(Sysctl::IpForward, "1".to_owned());

@@ -29,7 +29,7 @@ const BOUND: Duration = Duration::from_millis(300);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-const GROUPS: [u32; 8] = [
+const GROUPS: [u32; 9] = [
     MulticastGroup::Link as u32,
     MulticastGroup::Ipv4Ifaddr as u32,
     MulticastGroup::Ipv6Ifaddr as u32,
@@ -38,6 +38,8 @@ const GROUPS: [u32; 8] = [
     MulticastGroup::Ipv4Rule as u32,
     MulticastGroup::Ipv6Rule as u32,
     MulticastGroup::Neigh as u32,
+    // Switches of interfaces (forwarding, rp_filter): no part of a look, see `SourceEvent::SwitchesChanged`.
+    MulticastGroup::Ipv4Netconf as u32,
 ];
 
 // linux/rtnetlink.h
@@ -45,6 +47,7 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWNETCONF: u16 = 80;
 
 /// Delivers the host: at once, soon after every event that may mean a change, and every `refresh`. Also one that looks as before is
 /// delivered: whoever wrote in between must hear that it is gone again. Returns when nobody listens any more.
@@ -89,12 +92,19 @@ async fn watch(refresh: Duration, outlet: &mut Outlet, retry: &mut Duration) -> 
 
     outlet.look(&mut socket).await?;
     *retry = FIRST_RETRY;
+    let mut switched = false;
     loop {
         tokio::select! {
             received = listener.receive() => {
                 let matters = match received.map_err(HostError::Listen)? {
-                    Received::Datagram(datagram) => messages(datagram).any(|message| outlet.matters(message)),
-                    Received::Overrun => true,
+                    Received::Datagram(datagram) => {
+                        switched |= messages(datagram).any(is_switch);
+                        messages(datagram).any(|message| outlet.matters(message))
+                    }
+                    Received::Overrun => {
+                        switched = true;
+                        true
+                    }
                 };
                 if matters {
                     changes.mark(Instant::now());
@@ -107,6 +117,9 @@ async fn watch(refresh: Duration, outlet: &mut Outlet, retry: &mut Duration) -> 
         }
         changes.clear();
         outlet.look(&mut socket).await?;
+        if std::mem::take(&mut switched) {
+            outlet.send(SourceEvent::SwitchesChanged).await?;
+        }
     }
 }
 
@@ -150,6 +163,10 @@ impl Outlet {
             _ => true,
         }
     }
+}
+
+fn is_switch(message: &[u8]) -> bool {
+    NetlinkBuffer::new_checked(message).is_ok_and(|message| message.message_type() == RTM_NEWNETCONF)
 }
 
 /// Only gateways are watched, and of them only the folded state: a network full of hosts coming and going causes no looks.
