@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod foreign;
 mod forget;
 mod http;
 mod manual;

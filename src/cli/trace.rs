@@ -2,8 +2,11 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 
+use super::foreign::packet::Scene;
+use super::foreign::{self, way};
 use super::world::{self, HostArgs};
 use super::{Answer, CliError, say};
+use crate::apply::Tools;
 use crate::plan;
 use crate::settings::Settings;
 use crate::trace::{Outcome, Packet, PacketKind, trace};
@@ -13,7 +16,9 @@ const READING: &str = "\
 The packet is the first of its connection. The output lists the rules that match, in the kernel's order, and ends with
   Mapping   whose rules it met last: NAMESPACE/NAME:PROTOCOL/PORT
   Because   what decided, and by which rule
-  Verdict   forwarded, delivered to the box itself, refused, or dropped
+  Verdict   forwarded, delivered to the box itself, refused, or dropped, by SmartNat's rules
+  Beyond    what the verdict does not know of: rules of others in the packet's way (iptables, its legacy
+            variant, and tables of nft), or that they were not looked at
 
 Exit codes:
   0  followed to its end, whatever the verdict
@@ -96,7 +101,16 @@ pub(super) async fn run(settings: Settings, args: TraceArgs) -> Result<Answer, C
         eprintln!("smartnat-manager: the host has no interface {}; it is traced as one not seen yet", args.interface);
     }
     let trace = trace(&plan.dataplane, &world.host, &packet);
-    say(&format!("{}\n", trace.to_string().trim_end()))?;
+    let beyond = match args.host.host {
+        Some(_) => way::ELSEWHERE.to_owned(),
+        None => {
+            let others = foreign::gather(&Tools::new(settings.tool_timeout)).await;
+            let by_service = !super::check::of_mode_service(&world, &plan).is_empty();
+            let scene = Scene::of(settings.border.marks, settings.border.accept, &world.host, &plan, by_service);
+            way::beyond(&scene, &others, &trace)
+        }
+    };
+    say(&format!("{}\n{beyond}", trace.to_string().trim_end()))?;
     let lost = trace.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unknown { .. }));
     if lost { Err(CliError::Plain("the packet could not be followed to its end".to_owned())) } else { Ok(Answer::Done) }
 }

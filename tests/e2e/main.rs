@@ -21,6 +21,7 @@ mod interfaces;
 mod leaks;
 mod lifecycle;
 mod names;
+mod others;
 mod others_drop;
 mod pods;
 mod policy_rules;

@@ -30,6 +30,12 @@ table ip asleep {
     flags dormant
     chain f { type filter hook forward priority 0; policy drop; }
 }
+table ip6 six {
+    chain f { type filter hook forward priority 0; policy drop; }
+}
+table arp last {
+    flags dormant
+}
 "#;
 
 #[test]
@@ -39,7 +45,7 @@ fn tables_of_others_are_read_whole_and_dormant_ones_known() {
         sh("iptables -A FORWARD -j ACCEPT");
         let nft = Nft::new(Tools::new(LIMIT));
         let names = nft.tables().await.unwrap();
-        let expected = [("inet", "fw"), ("ip", "asleep"), ("ip", "filter")];
+        let expected = [("inet", "fw"), ("ip", "asleep"), ("ip6", "six"), ("arp", "last"), ("ip", "filter")];
         assert_eq!(names, expected.map(|(family, name)| TableName::new(family, name)));
         let fw = nft.table(&names[0]).await.unwrap();
         let forward = fw.chain("forward").unwrap();
@@ -90,6 +96,6 @@ fn a_name_that_nft_would_read_as_something_else_is_refused() {
         let nft = Nft::new(Tools::new(LIMIT));
         let error = nft.table(&TableName::new("inet", "fw; flush ruleset")).await.unwrap_err();
         assert!(matches!(error, NftError::Name(_)), "{error}");
-        assert_eq!(nft.tables().await.unwrap().len(), 2);
+        assert_eq!(nft.tables().await.unwrap().len(), 4);
     });
 }

@@ -22,7 +22,9 @@ fn assert_told(arguments: &str, told: &[&str]) {
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let lines = text.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
     let lines: Vec<&str> = lines.map(|line| line.split(" (").next().unwrap()).collect();
+    let (beyond, lines) = lines.split_last().unwrap();
     assert_eq!(lines, told, "{text}");
+    assert_eq!(*beyond, "Beyond: rules of others were not looked at: the host is a description");
 }
 
 #[test]

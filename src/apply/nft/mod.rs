@@ -6,6 +6,7 @@ mod values;
 
 use std::io::ErrorKind;
 
+pub use parse::table as parse;
 pub use values::{Base, NftChain, NftRule, NftTable, Statement, TableName, Verdict};
 
 use super::{ToolError, Tools};
@@ -39,9 +40,7 @@ impl Nft {
 
     /// The names of all tables, iptables' own among them.
     pub async fn tables(&self) -> Result<Vec<TableName>, NftError> {
-        let command = ["-j", "list", "tables"];
-        let text = self.run(&command).await?;
-        parse::tables(&text).map_err(|source| json(&command, source))
+        Ok(parse::tables(&self.run(&["list", "tables"]).await?))
     }
 
     /// All chains of all tables, without rules.
@@ -51,13 +50,24 @@ impl Nft {
         parse::chains(&text).map_err(|source| json(&command, source))
     }
 
-    /// A table with everything in it. Not for iptables' own ([`TableName::is_of_iptables`]).
+    /// A table with everything in it; a dormant one without its chains, which the kernel does not ask. Not for iptables' own ([`TableName::is_of_iptables`]).
     pub async fn table(&self, table: &TableName) -> Result<NftTable, NftError> {
         let name = [table.family.as_str(), named(&table.name)?];
         let command = ["-j", "-t", "-a", "list", "table", name[0], name[1]];
-        let text = self.run(&command).await?;
         let listing = self.run(&command[1..]).await?;
-        parse::table(table, &text, &listing).map_err(|source| json(&command, source))
+        let mut dormant = NftTable { name: table.clone(), dormant: true, chains: vec![], flowtables: vec![] };
+        if parse::is_dormant(&listing) {
+            return Ok(dormant);
+        }
+        let text = self.run(&command).await?;
+        if !text.trim().is_empty() {
+            return parse(table, &text, &listing).map_err(|source| json(&command, source));
+        }
+        // 1.0.6 stumbles over some flags of tables; chains have none.
+        for chain in parse::chain_names(&listing) {
+            dormant.chains.extend(self.chain(table, chain).await?);
+        }
+        Ok(NftTable { dormant: false, ..dormant })
     }
 
     /// One chain with its rules; `None` if the table has no such chain.
@@ -69,7 +79,7 @@ impl Nft {
             other => other?,
         };
         let listing = self.run(&command[1..]).await?;
-        let parsed = parse::table(table, &text, &listing).map_err(|source| json(&command, source))?;
+        let parsed = parse(table, &text, &listing).map_err(|source| json(&command, source))?;
         Ok(parsed.chains.into_iter().find(|c| c.name == chain))
     }
 

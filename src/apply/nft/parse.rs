@@ -7,8 +7,18 @@ use serde_json::Value;
 
 use super::values::{Base, NftChain, NftRule, NftTable, Statement, TableName, Verdict, shown};
 
-pub(super) fn tables(json: &str) -> Result<Vec<TableName>, serde_json::Error> {
-    Ok(objects(json)?.iter().filter_map(|o| table_name(o.get("table")?, "name")).collect())
+/// From `nft list tables`: the JSON of 1.0.6 is empty once a table has a flag.
+pub(super) fn tables(listing: &str) -> Vec<TableName> {
+    let name = |line: &str| {
+        let (family, name) = line.strip_prefix("table ")?.split_once(' ')?;
+        Some(TableName::new(family, name))
+    };
+    listing.lines().filter_map(name).collect()
+}
+
+/// Names of the chains of one table's listing.
+pub(super) fn chain_names(listing: &str) -> Vec<&str> {
+    listing.lines().filter_map(|line| line.strip_prefix("\tchain ")?.split(" {").next()).collect()
 }
 
 pub(super) fn chains(json: &str) -> Result<Vec<(TableName, NftChain)>, serde_json::Error> {
@@ -19,8 +29,8 @@ pub(super) fn chains(json: &str) -> Result<Vec<(TableName, NftChain)>, serde_jso
     Ok(objects(json)?.iter().filter_map(chain).collect())
 }
 
-/// `listing`: the same for people, which has the texts of rules by handle.
-pub(super) fn table(name: &TableName, json: &str, listing: &str) -> Result<NftTable, serde_json::Error> {
+/// A table from `nft -j -t -a list table …` and the same for people (`listing`), which has the texts of rules by handle.
+pub fn table(name: &TableName, json: &str, listing: &str) -> Result<NftTable, serde_json::Error> {
     let texts = texts(listing);
     let mut table = NftTable { name: name.clone(), dormant: is_dormant(listing), chains: vec![], flowtables: vec![] };
     for object in objects(json)? {
@@ -57,7 +67,7 @@ fn chain_of(value: &Value) -> Option<NftChain> {
         priority: value["prio"].as_i64().unwrap_or_default(),
         drops: value["policy"].as_str() == Some("drop"),
     });
-    let name = value["name"].as_str()?.to_owned();
+    let name = shown(value["name"].as_str()?);
     Some(NftChain { name, handle: value["handle"].as_u64().unwrap_or_default(), base, rules: Vec::new() })
 }
 
@@ -104,7 +114,7 @@ fn texts(listing: &str) -> BTreeMap<u64, String> {
     with_handle.collect()
 }
 
-fn is_dormant(listing: &str) -> bool {
+pub(super) fn is_dormant(listing: &str) -> bool {
     let flags = listing.lines().filter_map(|l| l.strip_prefix("\tflags "));
     flags.into_iter().any(|flags| flags.split(',').any(|flag| flag.trim() == "dormant"))
 }
@@ -153,11 +163,12 @@ mod tests {
 
     #[test]
     fn tables_and_chains_are_named() {
-        let names = tables(JSON).unwrap();
-        assert_eq!(names, [TableName::new("inet", "fw")]);
+        let names = tables("table inet fw\ntable ip6 nat\n");
+        assert_eq!(names, [TableName::new("inet", "fw"), TableName::new("ip6", "nat")]);
+        assert_eq!(chain_names(LISTING), ["sub", "forward"]);
         assert!(!names[0].is_of_iptables() && TableName::new("ip6", "nat").is_of_iptables());
         assert_eq!(chains(JSON).unwrap().len(), 2);
-        assert!(tables("# no JSON").is_err() && tables("{}").is_err());
+        assert!(chains("# no JSON").is_err() && chains("{}").is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::model::printable;
+
 /// A table by family (`ip`, `ip6`, `inet`, `arp`, `bridge`, `netdev`) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
@@ -118,7 +120,7 @@ impl NftRule {
     }
 }
 
-/// Text of others for people: nothing in it can end a line or move a cursor.
+/// Text of others for people.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    printable(text).into_owned()
 }

@@ -65,7 +65,7 @@ fn has_iptables_mode(save: &str) -> bool {
 }
 
 /// Mappings of mode service that have addresses on this box.
-pub(super) fn in_use(world: &World, plan: &Plan) -> Vec<String> {
+pub(in crate::cli) fn in_use(world: &World, plan: &Plan) -> Vec<String> {
     let Some(objects) = &world.objects else { return Vec::new() };
     let local = plan.mappings.iter().filter(|(_, outcome)| {
         let going = outcome.refused.as_ref().is_some_and(|r| r.reason == RefusalReason::Deleting);

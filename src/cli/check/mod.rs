@@ -3,6 +3,7 @@
 mod api;
 mod features;
 mod first_smartnat;
+mod foreign;
 mod gather;
 mod interfaces;
 mod kube_proxy;
@@ -15,8 +16,12 @@ mod sysctls;
 mod tools;
 mod variant;
 
+pub(super) use kube_proxy::in_use as of_mode_service;
+
+use super::foreign::packet::Scene;
 use super::world;
 use super::{Answer, CliError, say};
+use crate::apply::Tools;
 use crate::model::{World, printable};
 use crate::plan;
 use crate::settings::Settings;
@@ -63,7 +68,8 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
     findings.extend(features::evaluate(&features::gather(&gather).await));
     let variants = variant::gather(&gather).await;
     findings.extend(variant::evaluate(&variants));
-    findings.extend(marks::evaluate(settings.border.marks, &marks::gather(&gather).await));
+    let others = crate::cli::foreign::gather(&Tools::new(settings.tool_timeout)).await;
+    findings.extend(marks::evaluate(settings.border.marks, &others, &marks::gather(&gather).await));
     findings.extend(first_smartnat::findings(settings.tool_timeout).await);
     let (about_api, objects_there) = api::findings(&settings, &gather).await;
     findings.extend(about_api);
@@ -91,6 +97,9 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));
             findings.extend(switches::evaluate(&world.host, &plan, &read));
             let in_use = kube_proxy::in_use(&world, &plan);
+            let scene =
+                Scene::of(settings.border.marks, settings.border.accept, &world.host, &plan, !in_use.is_empty());
+            findings.extend(foreign::evaluate(&scene, &others));
             findings.extend(kube_proxy::evaluate(&kube_proxy::gather(&gather, &variants).await, &in_use));
         }
         Err(error) => findings.push(snapshot(error)),
