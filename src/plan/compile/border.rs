@@ -9,6 +9,7 @@ use ipnet::Ipv6Net;
 
 use super::{Context, FamilySets, LINK_LOCAL6, goto, hook, in_set};
 use crate::model::{Family, Opening, Protocol};
+use crate::plan::topology::External;
 use crate::ruleset::{
     Builtin, CtDirection, CtState, Match, Ports, Rule, SetDirection, TableRules, Target,
     ownership::{BORDER, BORDER_IN, OPEN, OUT_NEW},
@@ -36,7 +37,7 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     input.extend(replies(context));
     // Openings are for outsiders: whoever claims to come from the inside must not get an answer sent there. Neighbours in a shared
     // subnet are no impostors.
-    let shared = context.topology.externals.iter().filter(|e| !e.shared.is_empty() && family == Family::Ipv4);
+    let shared = context.topology.externals.iter().filter(|e| shares(context, e, family));
     input.extend(shared.map(|e| Rule::new([Match::InInterface(e.name.clone())], goto(OPEN))));
     input.push(Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], Target::Drop));
     input.push(Rule::new([], goto(OPEN)));
@@ -44,6 +45,14 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     hook(mangle, Builtin::Input, [], BORDER_IN);
 
     mangle.chains.insert(OPEN.to_owned(), openings(context, family));
+}
+
+/// Whether the interface has a subnet that the inside has, too.
+fn shares(context: &Context, external: &External, family: Family) -> bool {
+    match family {
+        Family::Ipv4 => !external.shared.is_empty(),
+        Family::Ipv6 => external.addresses.iter().any(|a| a.is_ipv6() && context.topology.reaches_inside(*a)),
+    }
 }
 
 /// Clients' packets of mapped connections.

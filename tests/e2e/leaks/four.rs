@@ -104,7 +104,7 @@ pub fn barrage(from: Ipv4Addr, to: Ipv4Addr) -> Vec<Vec<u8>> {
 const V3_QUERY: [u8; 12] = [0x11, 100, 0xec, 0x1e, 0, 0, 0, 0, 2, 125, 0, 0];
 
 /// With the header's checksum made to fit again.
-fn checksummed(mut packet: Vec<u8>) -> Vec<u8> {
+pub fn checksummed(mut packet: Vec<u8>) -> Vec<u8> {
     packet[10..12].fill(0);
     let mut sum: u32 = packet[..20].chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
     while sum > 0xffff {

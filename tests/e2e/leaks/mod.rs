@@ -9,10 +9,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use bed::packet::{
-    Icmp, Ipv4, Ipv6, Mac, Seen, Sniffer, Wire, arp_request, ethernet, flags, icmp6_packet, ip_with_options, ip6,
+    Icmp, Ipv4, Ipv6, Mac, Seen, Sniffer, Wire, arp_request, ethernet, flags, icmp6_packet, ip, ip_with_options, ip6,
     number, tcp_packet, udp_packet,
 };
-use bed::{Bed, Namespace, Options, eventually};
+use bed::{Bed, Layout, Namespace, Options, eventually};
 
 use crate::support::{assert_served, daemon, manifests, mapping};
 
@@ -25,7 +25,22 @@ pub fn v6(address: &str) -> Ipv6Addr {
 
 /// A bed whose border forwards in both families, answers as often as it likes, and has little room behind eth0.
 fn bed() -> Bed {
-    let bed = Bed::with(Options { cluster_mtu: 1300, ..Options::default() });
+    let bed = bed_of(Options { cluster_mtu: 1300, ..Options::default() });
+    // What the box sends to these of its neighbours is to be seen, not to wait for a hardware address.
+    for (interface, address, lladdr) in [
+        ("eth0", "10.0.0.1", Mac::of(Bed::CORE)),
+        ("eth0", "2001:db8:a::1", Mac::of(Bed::CORE)),
+        ("eth1", "203.0.113.1", Mac::of(Bed::R1)),
+        ("eth2", "198.51.100.1", Mac::of(Bed::R2)),
+    ] {
+        bed.border.ip(&format!("neigh replace {address} lladdr {lladdr} nud permanent dev {interface}"));
+    }
+    bed
+}
+
+/// As [`bed`], in another shape.
+fn bed_of(options: Options) -> Bed {
+    let bed = Bed::with(options);
     for (parameter, value) in [
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
@@ -39,15 +54,6 @@ fn bed() -> Bed {
         ("ipv4/conf/eth0/send_redirects", "1"),
     ] {
         bed.border.set_sysctl(&format!("net/{parameter}"), value);
-    }
-    // What the box sends to these of its neighbours is to be seen, not to wait for a hardware address.
-    for (interface, address, lladdr) in [
-        ("eth0", "10.0.0.1", Mac::of(Bed::CORE)),
-        ("eth0", "2001:db8:a::1", Mac::of(Bed::CORE)),
-        ("eth1", "203.0.113.1", Mac::of(Bed::R1)),
-        ("eth2", "198.51.100.1", Mac::of(Bed::R2)),
-    ] {
-        bed.border.ip(&format!("neigh replace {address} lladdr {lladdr} nud permanent dev {interface}"));
     }
     bed
 }
@@ -201,6 +207,16 @@ fn dropped(border: &Namespace, tool: &str, rule: &str) -> u64 {
     count.unwrap_or_else(|| panic!("no counter: {line}"))
 }
 
+#[track_caller]
+fn assert_fragments_given_up(bed: &Bed) {
+    eventually("no fragment waits any longer", || {
+        let stat = bed.border.run("cat /proc/thread-self/net/sockstat");
+        stat.contains("FRAG: inuse 0 ").then_some(())
+    });
+    // Of IPv6 fragments in connection tracking nothing tells how many wait.
+    std::thread::sleep(PATIENCE * 2);
+}
+
 /// Both attackers throw everything; fragments get their time to be given up.
 #[track_caller]
 fn assert_silent_under_attack(bed: &Bed) {
@@ -209,12 +225,7 @@ fn assert_silent_under_attack(bed: &Bed) {
         attacker.attack4();
         attacker.attack6();
     }
-    eventually("no fragment waits any longer", || {
-        let stat = bed.border.within(|| std::fs::read_to_string("/proc/net/sockstat")).unwrap();
-        stat.contains("FRAG: inuse 0 ").then_some(())
-    });
-    // Of IPv6 fragments in connection tracking nothing tells how many wait.
-    std::thread::sleep(PATIENCE * 2);
+    assert_fragments_given_up(bed);
     ears.nothing_left();
     // The kernel had something to say, and our rules were what kept it back.
     for (tool, kinds) in
@@ -243,6 +254,82 @@ fn nothing_leaves_the_border_alone_under_attack() {
     assert!(border.status.success(), "{border:?}");
     bed.border.set_sysctl("net/ipv6/conf/all/forwarding", "1");
     assert_silent_under_attack(&bed);
+}
+
+#[test]
+fn nothing_leaves_a_border_in_one_subnet_with_its_neighbours_under_attack() {
+    let bed = bed_of(Options { layout: Layout::SameSubnet, ..Options::default() });
+    for (interface, n) in [("eth0", 97), ("eth1", 41), ("eth2", 51)] {
+        bed.border.ip(&format!("address add 2001:db8:5::{n}/64 dev {interface}"));
+    }
+    let manifests = manifests([mapping("web", &[Bed::SAME_EXT1[0], Bed::SAME_EXT2[0]]).source("192.0.2.77")]);
+    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", "").start();
+    bed.border.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    let own = v6("2001:db8:5::200");
+    let attacker = Attacker { at: &bed.attacker1, own: Bed::SAME_NEIGHBOUR, own6: own, nic: Bed::SAME_EXT1[0] };
+    let ears = Ears::open(&bed);
+    let outsider = Ipv4Addr::new(198, 18, 0, 1);
+    let nowhere = [outsider, Ipv4Addr::new(10, 22, 67, 255), Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 22, 66, 99)];
+    let targets = [Bed::SAME_EXT1[0], Bed::SAME_EXT2[0], Bed::SAME_BORDER, Bed::SAME_CORE, Bed::POD1];
+    for from in [Bed::SAME_NEIGHBOUR, Bed::SAME_CORE, Bed::POD2, Bed::SAME_BORDER, Bed::CLIENT1, outsider] {
+        let to = targets.into_iter().chain(nowhere);
+        attacker.throw(number::IPV4, &to.flat_map(|to| four::barrage(from, to)).collect::<Vec<_>>());
+    }
+    let targets =
+        ["2001:db8:5::41", "2001:db8:5::51", "2001:db8:5::97", "2001:db8:5::99", "2001:db8:dead::1", "ff02::1"];
+    for from in ["2001:db8:5::200", "2001:db8:5::97", "2001:db8:ffff::1", "fe80::66"].map(v6) {
+        let to = targets.map(v6).into_iter().chain([link_local(Mac::of(Bed::SAME_BORDER))]);
+        attacker.throw(number::IPV6, &to.flat_map(|to| six::barrage(from, to)).collect::<Vec<_>>());
+    }
+    assert_fragments_given_up(&bed);
+    ears.nothing_left();
+}
+
+#[test]
+fn a_neighbour_in_the_insides_subnet_finds_the_box_and_reaches_its_openings_in_ipv6() {
+    let bed = Bed::with(Options { layout: Layout::SameSubnet, ..Options::default() });
+    for (interface, n) in [("eth0", 97), ("eth1", 41)] {
+        bed.border.ip(&format!("address add 2001:db8:5::{n}/64 dev {interface}"));
+    }
+    bed.attacker1.ip("address add 2001:db8:5::200/64 dev eth0");
+    let manifests = manifests([mapping("web", &[Bed::SAME_EXT1[0]])]);
+    let _daemon = daemon(&bed, &manifests).start();
+    let (own, external) = (v6("2001:db8:5::200"), v6("2001:db8:5::41"));
+    let ears = Sniffer::start(&bed.attacker1, "eth0");
+    bed.attacker1.within(|| {
+        let wire = Wire::open("eth0").unwrap();
+        wire.send(&solicitation(&wire, own, external)).unwrap();
+        let echo = icmp6_packet(own, external, 64, Icmp { kind: 128, code: 0, rest: 1 }, b"echo");
+        wire.send(&ethernet(wire.mac(), Mac::of(Bed::SAME_EXT1[0]), number::IPV6, &echo)).unwrap();
+    });
+    ears.await_seen("the advertisement", |s| s.icmp_type == Some(136) && s.from_mac == Mac::of(Bed::SAME_EXT1[0]));
+    ears.await_seen("the echo", |s| s.icmp_type == Some(129) && s.is_from(external));
+}
+
+#[test]
+fn what_a_client_is_told_names_the_mapped_address_alone() {
+    for masquerade in ["true", "false"] {
+        let bed = bed();
+        let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+        let _daemon = daemon(&bed, &manifests).set("SNCTRLR_SETUP_MASQUERADE", masquerade).start();
+        let [attacker, _] = Attacker::both(&bed);
+        let from = SocketAddrV4::new(Bed::ATTACKER1, 42_000);
+        let syn = tcp_packet(from, SocketAddrV4::new(Bed::EXT1, 80), flags::SYN, b"");
+        let mut big = udp_packet(from, SocketAddrV4::new(Bed::EXT1, 53), &[0; 1400]);
+        big[6] = 0x40;
+        let ears = Ears::open(&bed);
+        let last_hop = ip(Ipv4 { ttl: 1, ..Ipv4::new(Bed::ATTACKER1, Bed::EXT1, number::TCP) }, &syn[20..]);
+        attacker.throw(number::IPV4, &[last_hop, four::checksummed(big)]);
+        let [(_, inside), (_, eth1), (_, eth2)] = &ears.sniffers;
+        for (kind, code) in [(11, 0), (3, 4)] {
+            let told = eth1.await_seen("an error", |s| (s.icmp_type, s.icmp_code) == (Some(kind), code));
+            assert!(told.is_from(Bed::EXT1), "{told:?}");
+            // The destination of the packet that it is about.
+            assert_eq!(told.payload[16..20], Bed::EXT1.octets(), "{told:?}");
+        }
+        assert_eq!(inside.seen(|s| s.outgoing && !may_leave(s)), []);
+        assert_eq!(eth2.seen(|s| s.outgoing && !may_leave(s)), []);
+    }
 }
 
 #[test]
