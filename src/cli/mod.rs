@@ -264,7 +264,7 @@ mod tests {
         let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
         let command = Cli::command();
         let settings: Vec<_> = command.get_arguments().filter(|a| a.get_env().is_some()).collect();
-        assert_eq!(settings.len(), 24);
+        assert_eq!(settings.len(), 25);
         for argument in settings {
             let env = argument.get_env().unwrap().to_str().unwrap();
             let flag = format!("`--{}`", argument.get_long().unwrap());

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -17,6 +17,8 @@ pub struct BorderConfig {
     pub external_pattern: Regex,
     /// `SNCTRLR_GW_ADDRESS_OFFSET`.
     pub gateway_offsets: GatewayOffsets,
+    /// `SNCTRLR_GW_ADDRESS`: routers that are named, whatever the offset says.
+    pub gateway_addresses: GatewayAddresses,
     /// `SNCTRLR_SETUP_MASQUERADE`.
     pub masquerade: bool,
     /// `SNCTRLR_SETUP_SNAT`.
@@ -45,6 +47,7 @@ impl PartialEq for BorderConfig {
         self.external_pattern.as_str() == other.external_pattern.as_str()
             && self.gateway_interface == other.gateway_interface
             && self.gateway_offsets == other.gateway_offsets
+            && self.gateway_addresses == other.gateway_addresses
             && self.masquerade == other.masquerade
             && self.snat == other.snat
             && self.accept == other.accept
@@ -67,6 +70,9 @@ pub struct PerInterface<T> {
 
 /// Where the routers of external interfaces are, counted in the subnet of an address. None is 0.
 pub type GatewayOffsets = PerInterface<i32>;
+
+/// Routers of external interfaces by their addresses. `None`: by the offset.
+pub type GatewayAddresses = PerInterface<Option<Ipv4Addr>>;
 
 impl<T: Copy> PerInterface<T> {
     pub fn new(all: T, own: BTreeMap<InterfaceName, T>) -> Self {

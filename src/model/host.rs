@@ -47,6 +47,8 @@ pub struct Link {
     /// Has carrier (IFF_LOWER_UP).
     pub carrier: bool,
     pub mtu: u32,
+    /// Does without ARP (IFF_NOARP), as a tunnel does.
+    pub without_arp: bool,
     /// Further names of it (`ip link property add dev eth1 altname enp2s0`). No two interfaces share a name of either kind.
     pub altnames: BTreeSet<InterfaceName>,
     /// What it stands on and under.

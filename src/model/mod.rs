@@ -8,7 +8,10 @@ mod name;
 mod net;
 mod objects;
 
-pub use config::{BorderConfig, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError, PerInterface};
+pub use config::{
+    BorderConfig, GatewayAddresses, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError,
+    PerInterface,
+};
 pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use name::{
     MAX_INTERFACE_NAME, UnusableName, check_interface_name, name_of_bytes, printable, printable_lines, shell_word,

@@ -1,86 +1,136 @@
-//! Where the router of an external interface is: `SNCTRLR_GW_ADDRESS_OFFSET`.
+//! Where the router of an external interface is: `SNCTRLR_GW_ADDRESS`, else `SNCTRLR_GW_ADDRESS_OFFSET`.
 
-use std::net::Ipv4Addr;
+mod offset;
 
-use ipnet::Ipv4Net;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::model::{InterfaceAddress, Link};
+use offset::OffsetError;
+
+/// What the settings say about one interface's router.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// Named; wins over the offset.
+    pub address: Option<Ipv4Addr>,
+    pub offset: i32,
+}
+
+/// The gateway of an interface, and what is to be said about it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    pub gateway: Option<Ipv4Addr>,
+    /// No subnet of the interface holds the gateway: a route of its own leads to it, with this source.
+    pub on_link: Option<Ipv4Addr>,
+    /// Why there is none.
+    pub error: Option<GatewayError>,
+    pub notes: Vec<String>,
+}
 
 /// Why an interface has no usable gateway. Concerns that interface alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
+    #[error(transparent)]
+    Offset(#[from] OffsetError),
     #[error(
-        "offset 0 is the subnet's own address; set SNCTRLR_GW_ADDRESS_OFFSET to 1 for the first or -1 for the last address of the subnet"
+        "{gateway} is this box's own address; set SNCTRLR_GW_ADDRESS to the address of the router, or move the address"
     )]
-    Zero,
-    #[error("{net} has no room for a gateway; assign the address with the prefix of its subnet (for example /24)")]
-    HostPrefix { net: Ipv4Net },
+    Own { gateway: Ipv4Addr },
     #[error(
-        "offset {offset} from {net} leads to {address}, which is the subnet's network or broadcast address or lies outside of it; set SNCTRLR_GW_ADDRESS_OFFSET to 1 for the first or -1 for the last address"
+        "{gateway} is the network or broadcast address of {net}; set SNCTRLR_GW_ADDRESS to the address of the router"
     )]
-    Outside { offset: i32, net: Ipv4Net, address: String },
-    #[error(
-        "offset {offset} from {net} leads to {address}, which is this box's own address; set SNCTRLR_GW_ADDRESS_OFFSET to where the router is, or move the address"
-    )]
-    OwnAddress { offset: i32, net: Ipv4Net, address: Ipv4Addr },
+    NoHost { gateway: Ipv4Addr, net: Ipv4Net },
 }
 
-/// The gateway of a subnet: a positive offset counts from the network address, a negative one back from the broadcast address. On a /31
-/// (RFC 3021: no network or broadcast address) 1 is the upper and -1 the lower address.
-pub fn gateway(net: Ipv4Net, offset: i32, is_own: impl Fn(Ipv4Addr) -> bool) -> Result<Ipv4Addr, GatewayError> {
-    let net = net.trunc();
-    if offset == 0 {
-        return Err(GatewayError::Zero);
+/// The gateway of the interface `name`. Its first primary address whose subnet has room for a router decides, unless the router is
+/// named.
+pub fn choose(name: &str, link: &Link, wish: Wish, is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
+    let mut choice = match wish.address {
+        Some(gateway) => named(gateway, link, is_own),
+        None => by_subnets(name, link, wish.offset, is_own),
+    };
+    choice.notes.extend(silent(name, link));
+    choice
+}
+
+/// With arp_ignore=1 the kernel answers for an address only where it lies in the subnet of its own entry, which is its peer's
+/// (confirm_addr_indev in net/ipv4/devinet.c).
+fn silent(name: &str, link: &Link) -> Option<String> {
+    if link.without_arp {
+        return None;
     }
-    if net.prefix_len() == 32 {
-        return Err(GatewayError::HostPrefix { net });
-    }
-    let (first, last) = (i64::from(u32::from(net.network())), i64::from(u32::from(net.broadcast())));
-    let address = if offset > 0 { first + i64::from(offset) } else { last + i64::from(offset) };
-    let usable = if net.prefix_len() == 31 { first..=last } else { first + 1..=last - 1 };
-    let shown = || u32::try_from(address).map_or_else(|_| "no address".to_owned(), |a| Ipv4Addr::from(a).to_string());
-    let gateway = u32::try_from(address)
-        .ok()
-        .filter(|_| usable.contains(&address))
-        .map(Ipv4Addr::from)
-        .ok_or_else(|| GatewayError::Outside { offset, net, address: shown() })?;
+    let (_, net, address) = subnets(link).find(|(a, net, address)| a.peer.is_some() && !net.contains(address))?;
+    Some(format!(
+        "nobody gets an ARP answer for {address}, because its peer's network {net} does not hold it, so it is served only where the router knows its hardware address; assign it as {address}/32 without a peer, and name the router by SNCTRLR_GW_ADDRESS={name}=ADDRESS"
+    ))
+}
+
+fn subnets(link: &Link) -> impl Iterator<Item = (&InterfaceAddress, Ipv4Net, Ipv4Addr)> {
+    link.addresses.iter().filter_map(|a| match (a.subnet(), a.address) {
+        (IpNet::V4(net), IpAddr::V4(address)) => Some((a, net, address)),
+        _ => None,
+    })
+}
+
+fn named(gateway: Ipv4Addr, link: &Link, is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
+    let refused = |error| Choice { error: Some(error), ..Choice::default() };
     if is_own(gateway) {
-        return Err(GatewayError::OwnAddress { offset, net, address: gateway });
+        return refused(GatewayError::Own { gateway });
     }
-    Ok(gateway)
+    let no_host = |net: &Ipv4Net| net.prefix_len() < 31 && (gateway == net.network() || gateway == net.broadcast());
+    if let Some((_, net, _)) = subnets(link).find(|(_, net, _)| no_host(net)) {
+        return refused(GatewayError::NoHost { gateway, net });
+    }
+    // Without an address nothing is served, and no route could name its source.
+    let Some((_, _, source)) = subnets(link).next() else { return Choice::default() };
+    let covered = subnets(link).any(|(_, net, _)| net.contains(&gateway));
+    Choice { gateway: Some(gateway), on_link: (!covered).then_some(source), ..Choice::default() }
+}
+
+fn by_subnets(name: &str, link: &Link, offset: i32, is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
+    let mut found: Vec<(Ipv4Net, Ipv4Addr)> = Vec::new();
+    let mut failed = Vec::new();
+    let primaries = || subnets(link).filter(|(a, ..)| !a.secondary);
+    // An address that a machine gives itself (RFC 3927) tells of no router while there is another.
+    let of_its_own = |(_, net, _): &(_, Ipv4Net, _)| net.addr().is_link_local();
+    for (address, net, _) in primaries().filter(|s| !of_its_own(s)).chain(primaries().filter(of_its_own)) {
+        let gateway = match address.peer {
+            // The other end is the only neighbour.
+            Some(IpAddr::V4(peer)) if net.prefix_len() == 32 && !is_own(peer) => Ok(peer),
+            _ => offset::gateway(net, offset, &is_own),
+        };
+        match gateway {
+            Ok(_) if !found.is_empty() && net.addr().is_link_local() => {}
+            Ok(gateway) => found.push((net, gateway)),
+            Err(error) => failed.push(error),
+        }
+    }
+    let Some((net, gateway)) = found.first().copied() else {
+        // That an address has no subnet says less than what is wrong in one.
+        let telling = failed.iter().find(|error| !matches!(error, OffsetError::HostPrefix { .. }));
+        let error = telling.or(failed.first()).cloned().map(GatewayError::from);
+        return Choice { error, ..Choice::default() };
+    };
+    let mut notes = Vec::new();
+    let choose = format!("choose by SNCTRLR_GW_ADDRESS={name}=ADDRESS");
+    if found.iter().any(|(_, other)| *other != gateway) {
+        let all: Vec<String> = found.iter().map(|(net, gateway)| format!("{gateway} in {net}")).collect();
+        notes.push(format!(
+            "its subnets lead to different gateways ({}), and {gateway} is used for all that leaves here; {choose}",
+            all.join(", ")
+        ));
+    }
+    if let Some(error) = failed.iter().find(|error| !matches!(error, OffsetError::HostPrefix { .. })) {
+        let reason = error.to_string();
+        let reason = reason.split("; ").next().unwrap_or_default();
+        notes.push(format!("{reason}, so the gateway is {gateway} in {net}; {choose}"));
+    }
+    if net.addr().is_link_local() {
+        notes.push(format!("its only subnet is {net}, which tells of no router, and {gateway} is a guess; {choose}"));
+    }
+    Choice { gateway: Some(gateway), notes, ..Choice::default() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(net: &str, offset: i32) -> Result<String, GatewayError> {
-        gateway(net.parse().unwrap(), offset, |a| a == Ipv4Addr::new(10, 10, 10, 10)).map(|a| a.to_string())
-    }
-
-    #[test]
-    fn the_guides_examples() {
-        assert_eq!(of("10.10.10.10/24", 1).unwrap(), "10.10.10.1");
-        assert_eq!(of("10.10.10.10/24", -1).unwrap(), "10.10.10.254");
-        assert_eq!(of("10.22.66.41/23", -1).unwrap(), "10.22.67.254");
-    }
-
-    #[test]
-    fn a_31_has_an_upper_and_a_lower_address() {
-        assert_eq!(of("192.0.2.0/31", 1).unwrap(), "192.0.2.1");
-        assert_eq!(of("192.0.2.1/31", -1).unwrap(), "192.0.2.0");
-        assert!(matches!(of("192.0.2.0/31", 2), Err(GatewayError::Outside { .. })));
-    }
-
-    #[test]
-    fn what_can_be_no_gateway_is_refused_with_a_remedy() {
-        assert!(matches!(of("10.10.10.10/24", 0), Err(GatewayError::Zero)));
-        assert!(matches!(of("10.10.10.10/32", 1), Err(GatewayError::HostPrefix { .. })));
-        assert!(matches!(of("10.10.10.10/24", 10), Err(GatewayError::OwnAddress { .. })));
-        assert!(matches!(of("10.10.10.10/24", 255), Err(GatewayError::Outside { .. })));
-        assert!(matches!(of("10.10.10.10/24", -255), Err(GatewayError::Outside { .. })));
-        assert!(matches!(of("10.10.10.10/24", 256), Err(GatewayError::Outside { .. })));
-        assert!(matches!(of("0.0.0.5/8", i32::MIN), Err(GatewayError::Outside { .. })));
-        for offset in [0, 10, 255] {
-            assert!(of("10.10.10.10/24", offset).unwrap_err().to_string().contains("SNCTRLR_GW_ADDRESS_OFFSET"));
-        }
-    }
-}
+mod tests;

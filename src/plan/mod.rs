@@ -17,6 +17,7 @@ mod roles;
 pub mod slots;
 mod topology;
 mod validate;
+mod ways;
 
 pub use flows::{
     Asked, Flow, FlowEndpoint, FlowMemory, FlowPolicy, FlowTarget, FlowTargets, FlowVerdict, GRACE, Leads, Servers,
@@ -37,6 +38,7 @@ use crate::ruleset::Dataplane;
 use barred::Barred;
 use compile::LocalMapping;
 use topology::Topology;
+use ways::Ways;
 
 /// What is to be done and what is to be said, as one value.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,8 +90,15 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
         .iter()
         .map(|mapping| (mapping.key.clone(), outcome::served_elsewhere(mapping, &topology)))
         .collect();
+    let ways = Ways::of(&world.host);
     for l in &local {
-        mappings.insert(l.mapping.key.clone(), outcome::served_here(l, &world.host, &topology));
+        let mut outcome = outcome::served_here(l, &world.host, &topology);
+        if outcome.programmed.ok
+            && let Some(found) = ways::outside(&ways, l.mapping, |name| topology.is_outside(name))
+        {
+            outcome.programmed = outcome::endpoints_outside(found);
+        }
+        mappings.insert(l.mapping.key.clone(), outcome);
     }
     for l in &pending {
         mappings.insert(l.mapping.key.clone(), outcome::pending(l));

@@ -31,6 +31,7 @@ pub fn named(config: &BorderConfig, host: &Host) -> Named {
         gateway_interface: kernel_name(host, &config.gateway_interface).clone(),
         inside_interfaces: config.inside_interfaces.iter().map(|name| kernel_name(host, name).clone()).collect(),
         gateway_offsets: config.gateway_offsets.renamed(|name| kernel_name(host, name)),
+        gateway_addresses: config.gateway_addresses.renamed(|name| kernel_name(host, name)),
         ..config.clone()
     };
     Named { config, notes, unknown }
@@ -44,8 +45,10 @@ fn kernel_name<'a>(host: &'a Host, name: &'a InterfaceName) -> &'a InterfaceName
 /// Every interface that a setting names.
 fn names(config: &BorderConfig) -> impl Iterator<Item = (&'static str, &InterfaceName)> {
     let offsets = config.gateway_offsets.names().map(|name| ("SNCTRLR_GW_ADDRESS_OFFSET", name));
+    let addresses = config.gateway_addresses.names().map(|name| ("SNCTRLR_GW_ADDRESS", name));
     let inside = config.inside_interfaces.iter().map(|name| ("SNCTRLR_INSIDE_INTERFACES", name));
-    std::iter::once(("SNCTRLR_DEFAULT_GW_INTERFACE", &config.gateway_interface)).chain(offsets).chain(inside)
+    let gateway = ("SNCTRLR_DEFAULT_GW_INTERFACE", &config.gateway_interface);
+    std::iter::once(gateway).chain(offsets).chain(addresses).chain(inside)
 }
 
 /// That one interface stands in the settings under more than one name.

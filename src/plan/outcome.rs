@@ -81,6 +81,8 @@ pub enum ProgrammedReason {
     NoReadyEndpoints,
     /// Mode service: no route to the ClusterIP other than the default one.
     ServiceAddressNotLocal,
+    /// The main table leads to the pods through an external interface, where their answers are dropped.
+    EndpointsOutside,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -192,6 +194,17 @@ pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -
         service_vip: mapping.service_vip,
         configured: BTreeMap::new(),
         endpoints: 0,
+    }
+}
+
+/// Nobody is served: the answers of the pods of a port arrive from outside.
+pub(super) fn endpoints_outside((port, pod, interface): (String, IpAddr, &InterfaceName)) -> Programmed {
+    Programmed {
+        ok: false,
+        reason: ProgrammedReason::EndpointsOutside,
+        message: format!(
+            "clients of {port} get no answer: the main table reaches {pod} through {interface}, which is external; is SNCTRLR_DEFAULT_GW_INTERFACE right, and is there a route to the pods by an inside interface?"
+        ),
     }
 }
 

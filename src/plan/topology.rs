@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::gateway::gateway;
+use super::gateway::{self, Wish};
 use super::roles::Roles;
 use super::slots;
 use super::{InterfaceKind, InterfaceOutcome};
@@ -43,6 +43,8 @@ pub struct External {
     /// IPv4 subnets, each with the address that is its preferred source.
     pub subnets: Vec<(Ipv4Net, Ipv4Addr)>,
     pub gateway: Option<Ipv4Addr>,
+    /// Where no subnet holds the gateway: the preferred source of a route to it alone.
+    pub gateway_on_link: Option<Ipv4Addr>,
     /// Subnets that an inside interface has too. Their hosts are clients here, and other inside sources may arrive.
     pub shared: Vec<IpNet>,
 }
@@ -97,9 +99,10 @@ impl Topology {
         let mut outcomes = Vec::new();
         let mut externals = Vec::new();
         for (name, slot) in &slots {
-            let (external, outcome) = external(config, host, name, *slot, &inside_subnets);
+            let (external, mut outcome) = external(config, host, name, *slot, &inside_subnets);
             externals.push(external);
-            outcomes.push(InterfaceOutcome { notes: roles.crossing(name).into_iter().collect(), ..outcome });
+            outcome.notes.extend(roles.crossing(name));
+            outcomes.push(outcome);
         }
         for (name, link) in &host.links {
             if slots.contains_key(name) {
@@ -142,6 +145,11 @@ impl Topology {
         self.serving.get(&address).map(|place| &self.externals[*place])
     }
 
+    /// Whether an interface is external, present or away, or stands above one.
+    pub fn is_outside(&self, name: &str) -> bool {
+        self.slots.contains_key(name) || self.above.contains(name)
+    }
+
     /// Whether an address is reached on the inside other than by a default route.
     pub fn reaches_inside(&self, address: IpAddr) -> bool {
         self.inner.iter().any(|net| net.contains(&address))
@@ -166,6 +174,7 @@ fn external(
             addresses: Vec::new(),
             subnets: Vec::new(),
             gateway: None,
+            gateway_on_link: None,
             shared: Vec::new(),
         };
         let outcome = InterfaceOutcome {
@@ -184,16 +193,10 @@ fn external(
             subnets.push((net, source));
         }
     }
-    let first = link.addresses.iter().find(|a| a.address.is_ipv4() && !a.secondary).map(|a| a.subnet());
-    let found = match first {
-        Some(IpNet::V4(net)) => Some(gateway(net, config.gateway_offsets.of(name), |a| host.is_local(IpAddr::V4(a)))),
-        _ => None,
-    };
-    let problem = match &found {
-        Some(Err(error)) => Some(format!("gateway refused, no Mapping is served on {name}: {error}")),
-        _ => None,
-    };
-    let gateway = found.and_then(Result::ok);
+    let wish = Wish { address: config.gateway_addresses.of(name), offset: config.gateway_offsets.of(name) };
+    let choice = gateway::choose(name, link, wish, |a| host.is_local(IpAddr::V4(a)));
+    let problem = choice.error.map(|error| format!("gateway refused, no Mapping is served on {name}: {error}"));
+    let gateway = choice.gateway;
     let gateway_neighbour = gateway.and_then(|gateway| {
         host.neighbours.iter().find(|n| n.interface == *name && n.address == IpAddr::V4(gateway)).map(|n| n.state)
     });
@@ -213,6 +216,7 @@ fn external(
         addresses: link.addresses.iter().map(|a| a.address).collect(),
         subnets,
         gateway,
+        gateway_on_link: choice.on_link,
         shared,
     };
     let outcome = InterfaceOutcome {
@@ -227,7 +231,7 @@ fn external(
         gateway_neighbour,
         above: Vec::new(),
         problem,
-        notes: Vec::new(),
+        notes: choice.notes,
     };
     (external, outcome)
 }

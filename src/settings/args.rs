@@ -19,10 +19,15 @@ pub struct SettingsArgs {
     #[arg(long, env = "SNCTRLR_INTERFACES_PATTERN", value_name = "REGEX", global = true)]
     pub interfaces_pattern: Option<String>,
 
-    /// Where the router of an external interface is in the subnet of its first address: 1 is the first address of the subnet, 2 the
+    /// Where the router of an external interface is in the subnet of its first address that has one: 1 is the first address of the subnet, 2 the
     /// second, -1 the last before broadcast; an interface may have its own: 1,eth2=-1 [default: 1]
     #[arg(long, env = "SNCTRLR_GW_ADDRESS_OFFSET", value_name = "NUMBERS", allow_hyphen_values = true, global = true)]
     pub gw_address_offset: Option<String>,
+
+    /// Address of the router of the external interfaces, where the offset does not lead to it, also outside of every subnet (external
+    /// addresses of /32); an interface may have its own: eth1=203.0.113.1,eth2=100.64.0.1 [default: by the offset]
+    #[arg(long, env = "SNCTRLR_GW_ADDRESS", value_name = "ADDRESSES", global = true)]
+    pub gw_address: Option<String>,
 
     /// Address of the HTTP endpoints /healthcheck, /readyz, /metrics and /status; set but empty: all addresses [default: 127.0.0.1]
     #[arg(long, env = "SNCTRLR_MONITOR_IP", value_name = "IP", global = true)]
@@ -124,11 +129,12 @@ impl SettingsArgs {
     }
 
     /// Every setting under the name of its variable.
-    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 24] {
+    fn by_variable(&mut self) -> [(&'static str, &mut Option<String>); 25] {
         [
             ("SNCTRLR_DEFAULT_GW_INTERFACE", &mut self.default_gw_interface),
             ("SNCTRLR_INTERFACES_PATTERN", &mut self.interfaces_pattern),
             ("SNCTRLR_GW_ADDRESS_OFFSET", &mut self.gw_address_offset),
+            ("SNCTRLR_GW_ADDRESS", &mut self.gw_address),
             ("SNCTRLR_MONITOR_IP", &mut self.monitor_ip),
             ("SNCTRLR_MONITOR_PORT", &mut self.monitor_port),
             ("SNCTRLR_DEBUG_ENABLED", &mut self.debug_enabled),

@@ -7,7 +7,9 @@ use regex::Regex;
 
 use super::fields::{Collector, Complaint, boolean, interface_name, interface_or_altname, list, number};
 use super::{ClusterSettings, LocalSettings, MonitorAddress, ObjectSource, Settings, SettingsArgs, SettingsError};
-use crate::model::{BorderConfig, GatewayOffsets, MAX_INTERFACE_NAME, MarkLayout, Opening};
+use crate::model::{
+    BorderConfig, GatewayAddresses, GatewayOffsets, InterfaceName, MAX_INTERFACE_NAME, MarkLayout, Opening,
+};
 
 const GATEWAY: &str = "SNCTRLR_DEFAULT_GW_INTERFACE";
 const INSTANCE: &str = "SNCTRLR_INSTANCE_NAME";
@@ -141,6 +143,8 @@ impl SettingsArgs {
         );
         let gateway_offsets =
             c.optional("SNCTRLR_GW_ADDRESS_OFFSET", self.gw_address_offset, GatewayOffsets::from(1), gateway_offsets);
+        let gateway_addresses =
+            c.optional("SNCTRLR_GW_ADDRESS", self.gw_address, GatewayAddresses::from(None), gateway_addresses);
         let masquerade = c.optional("SNCTRLR_SETUP_MASQUERADE", self.setup_masquerade, true, boolean);
         let snat = c.optional("SNCTRLR_SETUP_SNAT", self.setup_snat, false, boolean);
         let accept = c.optional("SNCTRLR_SETUP_ACCEPT", self.setup_accept, true, boolean);
@@ -169,6 +173,7 @@ impl SettingsArgs {
             gateway_interface: gateway_interface?,
             external_pattern: external_pattern?,
             gateway_offsets: gateway_offsets?,
+            gateway_addresses: gateway_addresses?,
             masquerade: masquerade?,
             snat: snat?,
             accept: accept?,
@@ -250,27 +255,62 @@ fn pattern(text: &str) -> Result<Regex, Complaint> {
 
 /// `1`, `1,eth2=-1` or `eth1=1,eth2=-1`.
 fn gateway_offsets(text: &str) -> Result<GatewayOffsets, Complaint> {
-    let twice = |what: &str| {
+    let (all, own) = per_interface(text, "offsets", gateway_offset)?;
+    Ok(GatewayOffsets::new(all.unwrap_or(1), own))
+}
+
+/// `203.0.113.1` or `eth1=203.0.113.1,eth2=100.64.0.1`.
+fn gateway_addresses(text: &str) -> Result<GatewayAddresses, Complaint> {
+    let (all, own) = per_interface(text, "addresses", |item| gateway_address(item).map(Some))?;
+    Ok(GatewayAddresses::new(all.flatten(), own))
+}
+
+/// A value for all interfaces, and those of single ones: `VALUE,NAME=VALUE`.
+fn per_interface<T>(
+    text: &str,
+    what: &str,
+    parse: impl Fn(&str) -> Result<T, Complaint>,
+) -> Result<(Option<T>, BTreeMap<InterfaceName, T>), Complaint> {
+    let twice = |whom: &str| {
         Complaint::new(
-            format!("it holds two offsets {what}"),
+            format!("it holds two {what} {whom}"),
             "write one for all, and one for each interface that differs",
         )
     };
     let mut all = None;
     let mut own = BTreeMap::new();
     for item in list(text) {
-        let Some((name, offset)) = item.split_once('=') else {
-            if all.replace(gateway_offset(item)?).is_some() {
+        let Some((name, value)) = item.split_once('=') else {
+            if all.replace(parse(item)?).is_some() {
                 return Err(twice("for all interfaces"));
             }
             continue;
         };
         let name = interface_or_altname(name.trim())?;
-        if own.insert(name.clone(), gateway_offset(offset.trim())?).is_some() {
+        if own.insert(name.clone(), parse(value.trim())?).is_some() {
             return Err(twice(&format!("for {name}")));
         }
     }
-    Ok(GatewayOffsets::new(all.unwrap_or(1), own))
+    Ok((all, own))
+}
+
+/// An address that a router can have.
+fn gateway_address(text: &str) -> Result<Ipv4Addr, Complaint> {
+    const REMEDY: &str = "write the router's IPv4 address alone, for example 203.0.113.1 or eth1=203.0.113.1";
+    let address = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address,
+        Ok(IpAddr::V6(_)) => return Err(Complaint::new("external interfaces have IPv4 gateways only", REMEDY)),
+        Err(_) if text.contains('/') => return Err(Complaint::new("a gateway has no prefix length", REMEDY)),
+        Err(_) => return Err(Complaint::new("it is no IP address", REMEDY)),
+    };
+    let why = match address.octets() {
+        _ if address.is_multicast() => "a multicast address",
+        _ if address.is_loopback() => "an address of the box itself",
+        // 240/4 is reserved (RFC 1112, 4), and its last address is the limited broadcast.
+        [0 | 240..=255, ..] => "no address of a host",
+        _ => return Ok(address),
+    };
+    Err(Complaint::new(format!("{address} is {why}, and no router can have it"), REMEDY))
 }
 
 fn gateway_offset(text: &str) -> Result<i32, Complaint> {

@@ -162,6 +162,7 @@ fn link(name: &str, interface: Interface) -> Result<Link, DescribeError> {
         up,
         carrier: interface.carrier.unwrap_or(up),
         mtu: interface.mtu.unwrap_or(if name == LOOPBACK { LOOPBACK_MTU } else { DEFAULT_MTU }),
+        without_arp: false,
         altnames: BTreeSet::new(),
         stack: LinkStack {
             kind: interface.kind,

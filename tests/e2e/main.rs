@@ -16,6 +16,7 @@ mod first_defects;
 mod first_smartnat;
 mod foreign;
 mod forwarding;
+mod gateways;
 mod grace;
 mod interfaces;
 mod leaks;

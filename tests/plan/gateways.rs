@@ -1,9 +1,9 @@
 //! Names, addresses and gateways of external interfaces.
 
-use smartnat::model::{BorderConfig, Host, PerInterface};
-use smartnat::plan::{InterfaceKind, InterfaceOutcome, Plan, plan};
+use smartnat::model::{BorderConfig, Host, InterfaceAddress, MainRoute, PerInterface};
+use smartnat::plan::{InterfaceKind, InterfaceOutcome, Plan, ProgrammedReason, plan};
 
-use crate::world::{config, reference};
+use crate::world::{config, key, reference};
 
 fn interface<'a>(plan: &'a Plan, name: &str) -> &'a InterfaceOutcome {
     plan.interfaces.iter().find(|i| i.name == name).unwrap_or_else(|| panic!("{name}: {:?}", plan.interfaces))
@@ -60,4 +60,83 @@ fn one_interface_under_two_names_is_told() {
     assert_eq!(eth2.gateway, Some("198.51.100.254".parse().unwrap()), "the kernel's name counts");
     assert!(eth2.notes[0].contains("a-first-name") && eth2.notes[0].contains("eth2 in"), "{eth2:?}");
     assert_eq!(interface(&plan, "eth1").notes, Vec::<String>::new());
+}
+
+/// Destination and way of every route in the table of eth1.
+fn routes(plan: &Plan) -> Vec<String> {
+    plan.dataplane.routes.iter().filter(|r| r.table == 1001).map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_named_gateway_outside_of_every_subnet_has_a_route_of_its_own() {
+    let mut world = reference();
+    set_addresses(&mut world.host, "eth1", &["203.0.113.10/32", "203.0.113.11/32"]);
+    let refused = plan(&config(), &world);
+    assert!(interface(&refused, "eth1").problem.as_ref().unwrap().contains("SNCTRLR_GW_ADDRESS"));
+    assert_eq!(refused.mappings[&key("web")].configured.len(), 1, "eth2 serves on");
+
+    let mut config = config();
+    config.gateway_addresses = PerInterface::new(None, [("eth1".into(), Some("100.64.0.1".parse().unwrap()))].into());
+    let named = plan(&config, &world);
+    assert_eq!((interface(&named, "eth1").problem.as_ref(), named.mappings[&key("web")].configured.len()), (None, 3));
+    let routes = routes(&named);
+    for expected in [
+        "100.64.0.1/32 dev eth1 table 1001 scope link src 203.0.113.10",
+        "0.0.0.0/0 via 100.64.0.1 dev eth1 table 1001",
+    ] {
+        assert!(routes.iter().any(|r| r == expected), "{expected}: {routes:?}");
+    }
+    assert_eq!(interface(&named, "eth2").gateway, Some("198.51.100.1".parse().unwrap()), "by the offset");
+}
+
+#[test]
+fn a_single_address_ahead_of_the_subnets_takes_nothing_out() {
+    let mut world = reference();
+    let before = plan(&config(), &world);
+    set_addresses(&mut world.host, "eth1", &["203.0.113.99/32", "203.0.113.10/24", "203.0.113.11/24"]);
+    let after = plan(&config(), &world);
+    assert_eq!(interface(&after, "eth1").gateway, interface(&before, "eth1").gateway);
+    assert_eq!(after.mappings, before.mappings);
+}
+
+#[test]
+fn two_subnets_with_routers_of_their_own_are_told() {
+    let mut world = reference();
+    set_addresses(&mut world.host, "eth1", &["203.0.113.10/24", "192.0.2.10/28"]);
+    let plan = plan(&config(), &world);
+    let eth1 = interface(&plan, "eth1");
+    assert_eq!((eth1.gateway, eth1.problem.as_ref()), (Some("203.0.113.1".parse().unwrap()), None));
+    assert!(eth1.notes[0].contains("192.0.2.1") && eth1.notes[0].contains("SNCTRLR_GW_ADDRESS"), "{eth1:?}");
+    let defaults = routes(&plan).into_iter().filter(|r| r.starts_with("0.0.0.0/0 via")).count();
+    assert_eq!(defaults, 1, "one way out for the interface's connections");
+}
+
+fn set_addresses(host: &mut Host, interface: &str, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|a| InterfaceAddress::of(a.parse().unwrap()));
+    host.links.get_mut(interface).unwrap().addresses = addresses.collect();
+}
+
+#[test]
+fn a_mapping_whose_pods_are_reached_from_outside_is_not_programmed() {
+    let mut world = reference();
+    let mut config = config();
+    config.external_pattern = regex::Regex::new("^(?:eth.*)$").unwrap();
+    let served = plan(&config, &world);
+    assert_eq!(served.mappings[&key("web")].programmed.reason, ProgrammedReason::Programmed);
+    // No interface is the gateway one, and the pattern makes eth0 external.
+    config.gateway_interface = "enp1s0".into();
+    let lost = plan(&config, &world);
+    let programmed = &lost.mappings[&key("web")].programmed;
+    assert_eq!((programmed.ok, programmed.reason), (false, ProgrammedReason::EndpointsOutside));
+    assert!(programmed.message.contains("SNCTRLR_DEFAULT_GW_INTERFACE"), "{programmed:?}");
+    // Pods behind a cluster interface are reached all the same, by a better route or by an equal one.
+    world.host.links.insert("cluster0".into(), world.host.links["eth0"].clone());
+    let route = world.host.main_routes.iter().find(|r| r.destination.prefix_len() == 16).unwrap();
+    let route = MainRoute { interface: Some("cluster0".into()), ..route.clone() };
+    for destination in ["10.244.1.0/24", "10.244.0.0/16"] {
+        let mut world = world.clone();
+        world.host.main_routes.push(MainRoute { destination: destination.parse().unwrap(), ..route.clone() });
+        let reached = plan(&config, &world);
+        assert_eq!(reached.mappings[&key("web")].programmed.reason, ProgrammedReason::Programmed);
+    }
 }

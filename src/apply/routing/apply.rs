@@ -191,7 +191,7 @@ fn failure(what: String, error: &RouteSocketError, route: Option<&Route>) -> Rou
         }
         (Some(ENETUNREACH | EHOSTUNREACH | EINVAL), Some(RouteTarget::Gateway { interface, gateway })) => (
             format!(
-                "the gateway {gateway} must be in a subnet of {interface}, which must be up; see SNCTRLR_GW_ADDRESS_OFFSET"
+                "the gateway {gateway} must be on the link of {interface}, which must be up; see SNCTRLR_GW_ADDRESS and SNCTRLR_GW_ADDRESS_OFFSET"
             ),
             true,
         ),

@@ -1,5 +1,5 @@
 use super::Finding;
-use crate::model::{BorderConfig, Host, NeighbourState, shell_word};
+use crate::model::{BorderConfig, Host, InterfaceName, NeighbourState, shell_word};
 use crate::plan::{InterfaceKind, Plan, named};
 
 const GROUP: &str = "interfaces";
@@ -18,6 +18,24 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
     }));
     let config = &named.config;
     let gateway = &config.gateway_interface;
+    let routed = [
+        ("SNCTRLR_GW_ADDRESS", config.gateway_addresses.names().collect::<Vec<_>>()),
+        ("SNCTRLR_GW_ADDRESS_OFFSET", config.gateway_offsets.names().collect()),
+    ];
+    for (setting, names) in routed {
+        let inside = |name: &&InterfaceName| {
+            plan.interfaces
+                .iter()
+                .any(|i| i.name == **name && matches!(i.kind, InterfaceKind::Gateway | InterfaceKind::Inside))
+        };
+        findings.extend(names.into_iter().filter(inside).map(|name| {
+            Finding::warn(
+                GROUP,
+                format!("{setting} names a router for {name}, which is not external"),
+                "take it out: it has no effect there",
+            )
+        }));
+    }
     if config.external_pattern.is_match(gateway) {
         findings.push(Finding::warn(
             GROUP,
@@ -69,7 +87,7 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
             findings.push(Finding::warn(
                 GROUP,
                 format!("the gateway {} of {} does not answer", shown(i.gateway.as_ref()), i.name),
-                "see whether SNCTRLR_GW_ADDRESS_OFFSET points to the router of that subnet",
+                "see whether SNCTRLR_GW_ADDRESS or SNCTRLR_GW_ADDRESS_OFFSET names the router there",
             ));
         }
         findings.extend(mtu(config, host, &i.name));

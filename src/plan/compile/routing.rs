@@ -72,6 +72,14 @@ fn routes(e: &External, dataplane: &mut Dataplane) {
             metric: 0,
         });
     }
+    if let Some((gateway, source)) = e.gateway.zip(e.gateway_on_link) {
+        dataplane.routes.insert(Route {
+            table: e.table,
+            destination: IpNet::from(IpAddr::V4(gateway)),
+            target: RouteTarget::Link { interface: e.name.clone(), source: IpAddr::V4(source) },
+            metric: 0,
+        });
+    }
     if let Some(gateway) = e.gateway {
         dataplane.routes.insert(Route {
             table: e.table,

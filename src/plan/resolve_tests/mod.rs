@@ -18,6 +18,7 @@ pub fn config() -> BorderConfig {
         gateway_interface: "eth0".to_owned(),
         external_pattern: regex::Regex::new("^(?:eth[1-9][0-9]*)$").unwrap(),
         gateway_offsets: 1.into(),
+        gateway_addresses: None.into(),
         masquerade: true,
         snat: false,
         accept: true,

@@ -44,6 +44,7 @@ fn every_bad_setting_is_reported_at_once() {
         default_gw_interface: None,
         interfaces_pattern: bad("eth[1-9"),
         gw_address_offset: bad("0"),
+        gw_address: bad("0.0.0.0"),
         monitor_ip: bad("localhost"),
         monitor_port: bad("70000"),
         debug_enabled: bad("maybe"),
@@ -68,10 +69,10 @@ fn every_bad_setting_is_reported_at_once() {
     };
     let error = args.validate().unwrap_err();
     let names: std::collections::BTreeSet<_> = error.bad.iter().map(|b| b.name).collect();
-    assert_eq!(names.len(), 22, "{error}");
-    assert_eq!(error.bad.len(), 22, "each once: {error}");
+    assert_eq!(names.len(), 23, "{error}");
+    assert_eq!(error.bad.len(), 23, "each once: {error}");
     let text = error.to_string();
-    assert!(text.starts_with("22 settings cannot be used:\n"), "{text}");
+    assert!(text.starts_with("23 settings cannot be used:\n"), "{text}");
     assert!(
         text.contains("SNCTRLR_MAX_PORTS_PER_MAPPING (--max-ports-per-mapping) is \"257\": it is out of range"),
         "{text}"
@@ -118,7 +119,7 @@ fn flags_named_in_messages_exist() {
             long
         })
         .collect();
-    assert_eq!(known.len(), 24);
+    assert_eq!(known.len(), 25);
 }
 
 #[test]
@@ -186,6 +187,35 @@ fn prefixes_openings_marks_and_offset_are_read() {
     assert_eq!(s.border.openings.iter().map(ToString::to_string).collect::<Vec<_>>(), ["vrrp", "tcp/179@192.0.2.1/32"]);
     assert_eq!(s.border.marks.to_string(), "20-31");
     assert_eq!(s.border.gateway_offsets, (-1).into());
+}
+
+#[test]
+fn a_router_may_be_named_for_all_interfaces_or_for_single_ones() {
+    let addresses = |text: &str| {
+        let args = SettingsArgs { gw_address: Some(text.into()), ..minimal() };
+        let of = |s: Settings| ["eth1", "eth2"].map(|name| s.border.gateway_addresses.of(name).map(|a| a.to_string()));
+        args.validate().map(of)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(addresses("").unwrap(), [None, None]);
+    assert_eq!(addresses("203.0.113.1").unwrap(), [some("203.0.113.1"), some("203.0.113.1")]);
+    assert_eq!(addresses("eth2=169.254.1.1").unwrap(), [None, some("169.254.1.1")]);
+    assert_eq!(addresses("203.0.113.1, eth2 = 100.64.0.1").unwrap(), [some("203.0.113.1"), some("100.64.0.1")]);
+    for (text, complaint) in [
+        ("203.0.113.1,203.0.113.2", "two addresses for all"),
+        ("eth2=203.0.113.1,eth2=203.0.113.2", "two addresses for eth2"),
+        ("0.0.0.0", "no address of a host"),
+        ("eth1=224.0.0.18", "multicast"),
+        ("255.255.255.255", "no address of a host"),
+        ("127.0.0.1", "the box itself"),
+        ("2001:db8::1", "IPv4 gateways only"),
+        ("203.0.113.1/24", "no prefix length"),
+        ("eth1=router", "no IP address"),
+        ("1", "no IP address"),
+    ] {
+        let error = addresses(text).unwrap_err().to_string();
+        assert!(error.contains(complaint) && error.contains("SNCTRLR_GW_ADDRESS"), "{text}: {error}");
+    }
 }
 
 #[test]

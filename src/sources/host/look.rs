@@ -215,6 +215,7 @@ fn link(message: &LinkMessage) -> Link {
                 _ => None,
             })
             .unwrap_or_default(),
+        without_arp: message.header.flags.contains(LinkFlags::Noarp),
         altnames: altnames(message),
         stack: LinkStack::default(),
         addresses: Vec::new(),

@@ -155,6 +155,7 @@ fn config(variant: Variant) -> BorderConfig {
         gateway_interface: "eth0".to_owned(),
         external_pattern: regex::Regex::new("^(?:eth[1-9][0-9]*)$").unwrap(),
         gateway_offsets: 1.into(),
+        gateway_addresses: None.into(),
         masquerade: variant.masquerade,
         snat: variant.snat,
         accept: true,
