@@ -2,7 +2,7 @@ mod first_smartnat;
 
 use clap::Args;
 
-use super::{Answer, CliError, say, status, world};
+use super::{Answer, CliError, complain, say, status, world};
 use crate::apply::{self, CleanupError, CleanupReport, LockError, Tools, WriterLock};
 use crate::model::MarkLayout;
 use crate::settings::LocalSettings;
@@ -35,17 +35,17 @@ pub(super) async fn run(
     let _lock = match WriterLock::take(&settings.state_dir) {
         Ok(lock) => lock,
         Err(held @ LockError::Held { .. }) => {
-            eprintln!("smartnat-manager: refused: {held}; it would put all back");
+            complain(&format!("smartnat-manager: refused: {held}; it would put all back"));
             return Ok(Answer::No);
         }
         Err(error) => return Err(CliError::failed("nothing was removed", error)),
     };
     if status::daemon_answers(settings.monitor).await {
         let monitor = settings.monitor.local();
-        eprintln!(
+        complain(&format!(
             "smartnat-manager: refused: a daemon with another SNCTRLR_STATE_DIR runs (it answers at {monitor}) and would put all \
              back; stop it first (systemctl stop smartnat)"
-        );
+        ));
         return Ok(Answer::No);
     }
     let host = world::host(None).await?;
@@ -55,7 +55,7 @@ pub(super) async fn run(
             Ok(Answer::Done)
         }
         Err(refused @ CleanupError::WouldOpen { .. }) => {
-            eprintln!("smartnat-manager: {refused}");
+            complain(&format!("smartnat-manager: {refused}"));
             Ok(Answer::No)
         }
         Err(error) => Err(CliError::failed("cleanup stopped; what is left can be removed by running it again", error)),

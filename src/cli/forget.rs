@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::table::table;
-use super::{Answer, CliError, say};
+use super::{Answer, CliError, complain, say};
 use crate::cluster::forget::{Forget, ForgetError, Forgotten, renewed};
 use crate::cluster::{ConnectError, connect};
 use crate::settings::{ClusterSettings, ObjectSource, is_instance_name};
@@ -26,13 +26,13 @@ pub(super) async fn run(settings: ClusterSettings, args: ForgetArgs) -> Result<A
     let nothing = |e| CliError::failed(format!("nothing was changed at {}", session.server), e);
     let known = forget.look().await.map_err(nothing)?;
     if let (Some(lease), false) = (known.lease(), force) {
-        eprintln!(
+        complain(&format!(
             "Watching Lease {}/{} (last renewed {}) for {} s; --force does not.",
             forget.namespace,
             forget.name,
             renewed(lease).map_or_else(|| "never".to_owned(), |t| format!("{t:.0}")),
             forget.watched_for(lease).as_secs()
-        );
+        ));
         match forget.see_that_it_is_silent(lease).await {
             Ok(()) => {}
             Err(alive @ ForgetError::Alive { .. }) => return refused(&alive),
@@ -54,7 +54,7 @@ pub(super) async fn run(settings: ClusterSettings, args: ForgetArgs) -> Result<A
 }
 
 fn refused(why: &ForgetError) -> Result<Answer, CliError> {
-    eprintln!("smartnat-manager: refused: {why}");
+    complain(&format!("smartnat-manager: refused: {why}"));
     Ok(Answer::No)
 }
 

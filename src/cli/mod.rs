@@ -107,13 +107,18 @@ impl CliError {
     }
 }
 
+/// What goes to stderr. Names and messages come from others, as in [`say`].
+fn complain(text: &str) {
+    eprintln!("{}", printable_lines(text));
+}
+
 /// Runs what the command line says; errors go to stderr.
 pub fn run(cli: Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(Answer::Done) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("smartnat-manager: {}", error_chain(&error));
+            complain(&format!("smartnat-manager: {}", error_chain(&error)));
             ExitCode::from(error.code())
         }
     }

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::foreign::packet::Scene;
 use super::foreign::{self, way};
 use super::world::{self, HostArgs};
-use super::{Answer, CliError, say};
+use super::{Answer, CliError, complain, say};
 use crate::apply::Tools;
 use crate::plan;
 use crate::settings::Settings;
@@ -98,7 +98,10 @@ pub(super) async fn run(settings: Settings, args: TraceArgs) -> Result<Answer, C
     let plan = plan::plan(&settings.border, &world);
     let known = plan.interfaces.iter().any(|i| i.name == packet.interface);
     if !known {
-        eprintln!("smartnat-manager: the host has no interface {}; it is traced as one not seen yet", args.interface);
+        complain(&format!(
+            "smartnat-manager: the host has no interface {}; it is traced as one not seen yet",
+            args.interface
+        ));
     }
     let trace = trace(&plan.dataplane, &world.host, &packet);
     let beyond = match args.host.host {

@@ -86,13 +86,12 @@ impl Topology {
         });
         // The most specific route decides what is inside, as in the kernel: a wide route by an inside interface does not make the
         // neighbours of an external one impostors.
-        let mut outside: BTreeSet<IpNet> = host
-            .addresses()
-            .filter(|(name, _)| !is_inside(name))
-            .map(|(_, a)| a.subnet())
-            .chain(outside_routes(host, is_inside))
-            .collect();
-        outside.retain(|net| !inside_subnets.iter().any(|inside| inside.contains(net)));
+        let of_externals = networks_by(host, is_external);
+        let shared = |net: &IpNet| inside_subnets.iter().any(|inside| inside.contains(net));
+        let mut outside: BTreeSet<IpNet> = of_externals.iter().filter(|net| !shared(net)).copied().collect();
+        // An external interface may share a subnet with the inside; what stands above one shares none.
+        let of_others = networks_by(host, |name| !is_inside(name) && !is_external(name));
+        outside.extend(of_others.difference(&of_externals));
         let inside_nets = inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination));
         let inner = without_covered(inside_nets.flat_map(|net| without_parts(net, &outside)));
 
@@ -240,11 +239,12 @@ fn addresses_of(link: &crate::model::Link) -> Vec<IpNet> {
     link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
 }
 
-/// What main routes by interfaces that are not inside, but for their default routes.
-fn outside_routes(host: &Host, is_inside: impl Fn(&str) -> bool) -> impl Iterator<Item = IpNet> {
-    let by_others = move |route: &&MainRoute| route.interface.as_ref().is_some_and(|name| !is_inside(name));
-    let routes = host.main_routes.iter().filter(by_others).map(|route| route.destination);
-    routes.filter(|net| !is_default_route(net))
+/// Subnets of the interfaces asked for, and what main routes by them, but for their default routes.
+fn networks_by(host: &Host, wanted: impl Fn(&str) -> bool) -> BTreeSet<IpNet> {
+    let subnets = host.addresses().filter(|(name, _)| wanted(name)).map(|(_, a)| a.subnet());
+    let by_them = |route: &&MainRoute| route.interface.as_ref().is_some_and(|name| wanted(name));
+    let routes = host.main_routes.iter().filter(by_them).map(|route| route.destination);
+    subnets.chain(routes.filter(|net| !is_default_route(net))).collect()
 }
 
 /// The networks that remain of one without those of `parts` that are smaller than it.

@@ -7,6 +7,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::model::printable_lines;
+
 /// Feeds tracing's events to the systemd journal by way of a [`Log`] (`JournalLog`, which writes key-values as journal fields: upper
 /// case, every character but letters, digits and underscore replaced). Fields of an event and of the spans around it become journal
 /// fields, and stand behind the message too, since `journalctl` shows nothing else by default.
@@ -105,6 +107,8 @@ where
         for (name, value) in &fields.pairs {
             message += &format!(" {name}={value}");
         }
+        // Of a message with control characters journalctl shows no more than its size.
+        let message = printable_lines(&message);
         let pairs: Vec<(&str, &str)> = fields.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let metadata = event.metadata();
         self.log.log(

@@ -1,6 +1,6 @@
 //! Where log lines go: the journal with fields when stderr is connected to it, else human lines on stderr.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing_subscriber::EnvFilter;
@@ -42,7 +42,7 @@ pub fn init(verbosity: Verbosity) {
         Some(log) => registry.with(JournalLayer::new(log)).try_init(),
         None => {
             let terminal = std::io::stderr().is_terminal();
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+            let lines = tracing_subscriber::fmt::layer().with_writer(|| OneLine(std::io::stderr())).with_ansi(terminal);
             registry.with(lines.with_target(verbosity == Verbosity::Debug)).try_init()
         }
     };
@@ -51,6 +51,33 @@ pub fn init(verbosity: Verbosity) {
         && let Some(complaint) = complaint
     {
         tracing::warn!(rust_log = given, "{complaint}");
+    }
+}
+
+/// Writes each event as one line, whatever the texts in it are: the formatter gives it whole, with a line break at its end.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (line, end) = match event.strip_suffix(b"\n") {
+            Some(line) => (line, b"\n".as_slice()),
+            None => (event, b"".as_slice()),
+        };
+        let mut out = Vec::with_capacity(event.len());
+        for byte in line {
+            match byte {
+                b'\n' => out.extend(b"\\n"),
+                b'\r' => out.extend(b"\\r"),
+                other => out.push(*other),
+            }
+        }
+        out.extend(end);
+        self.0.write_all(&out)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -69,6 +96,13 @@ fn filter(given: Option<&str>, verbosity: Verbosity) -> (EnvFilter, Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let mut lines = OneLine(Vec::new());
+        lines.write_all(b"a name\r\n2026 INFO all is well\n").unwrap();
+        assert_eq!(lines.0, b"a name\\r\\n2026 INFO all is well\n");
+    }
 
     #[test]
     fn rust_log_wins_over_the_setting_and_a_bad_one_is_told() {

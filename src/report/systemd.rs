@@ -3,6 +3,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sd_notify::NotifyState;
 
 use super::Report;
+use crate::model::printable;
 use crate::plan::InterfaceKind;
 
 /// What is told to systemd (sd_notify(3)). Without systemd nothing happens; a failure to notify is logged and no reason to stop.
@@ -56,7 +57,8 @@ impl Systemd {
     pub fn status(&mut self, report: &Report) {
         let line = status_line(report);
         if line != self.last_status {
-            send(&[NotifyState::Status(&line)]);
+            // A line break would begin another assignment.
+            send(&[NotifyState::Status(&printable(&line))]);
             self.last_status = line;
         }
     }

@@ -358,6 +358,22 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_on_what_is_described() {
+        let host = parse_host(
+            "interfaces:\n  eth1: {master: br0}\n  br0: {kind: bridge}\n  br0.5: {kind: vlan, over: [br0]}\n",
+        )
+        .unwrap();
+        assert_eq!(host.links["eth1"].stack.master.as_deref(), Some("br0"));
+        assert_eq!(host.links["br0"].stack.kind, "bridge");
+        assert_eq!(host.links["br0.5"].stack.lower, BTreeSet::from(["br0".to_owned()]));
+        for text in ["interfaces:\n  eth1: {master: br0}\n", "interfaces:\n  eth1: {over: [eth1]}\n"] {
+            let (position, reason) = error(text);
+            assert_eq!(position.line, 2);
+            assert!(reason.contains("no other interface"), "{reason}");
+        }
+    }
+
+    #[test]
     fn ipv6_is_described_alike() {
         let host = parse_host(
             "interfaces:\n  eth0: {addresses: [\"2001:db8::2/64\"]}\nroutes:\n- {to: default, via: \"2001:db8::1\", dev: eth0}\n",

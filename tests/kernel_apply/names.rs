@@ -3,7 +3,7 @@
 use smartnat::model::{Family, check_interface_name};
 use smartnat::ruleset::{Dataplane, Match, Rule, Table, TableRules, Target};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, border};
 use crate::netns::{in_netns, sh};
 
 /// Every character that can stand in a name, at its beginning, in its middle and at its end.
@@ -46,5 +46,24 @@ fn the_kernel_holds_them_as_they_were_meant() {
         }
         let again = bed.refresh(&plane).await;
         assert!(again.writes.is_empty(), "{again:?}");
+    });
+}
+
+#[test]
+fn a_copy_of_a_hook_for_an_interface_with_a_quote_in_its_name_is_removed() {
+    in_netns(|| async {
+        let mut bed = Bed::new();
+        let plane = border();
+        bed.apply(&plane).await;
+        let hooks = || sh("iptables -t mangle -S INPUT");
+        let before = hooks();
+        // Of somebody who knows how to write it.
+        sh(
+            r#"printf '*mangle\n-I INPUT 1 -i "a\\"b" -j SMARTNAT-BORDER-IN\n-A INPUT -i "\\"c" -j SMARTNAT-BORDER-IN\nCOMMIT\n' |
+              iptables-restore --noflush"#,
+        );
+        assert!(hooks().contains(r#"-i a"b -j"#) && hooks().contains(r#"-i "c -j"#), "{}", hooks());
+        bed.refresh(&plane).await;
+        assert_eq!(hooks(), before);
     });
 }

@@ -1,5 +1,6 @@
 //! Properties of whole plans: worlds in, dataplanes out, no kernel.
 
+mod above;
 mod gateways;
 mod names;
 mod packets;

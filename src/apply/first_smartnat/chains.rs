@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::ErrorKind;
 
 use super::names::{CHAIN_PREFIXES, is_chain};
-use crate::apply::iptables::{Listing, unquoted_words};
+use crate::apply::iptables::{Listing, readable, unquoted_words};
 use crate::apply::tool::{ToolError, Tools};
 use crate::model::{Endpoint, Family};
 use crate::ruleset::Table;
@@ -138,7 +138,7 @@ impl Chains {
             }
             for (builtin, hook) in &listing.hooks {
                 for copy in &hook.copies {
-                    let _ = writeln!(out, "-D {builtin} {copy}");
+                    let _ = writeln!(out, "-D {builtin} {}", readable(copy));
                 }
             }
             for name in listing.chains.keys().filter(|name| !listing.pinned.contains(*name)) {

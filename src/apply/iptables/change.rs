@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::layout::{At, Layout, Lead};
 use super::listing::{HookState, Listing};
 use super::spelling::Spelling;
+use super::words::readable;
 use crate::apply::applied::{Repair, RepairKind, Writes, family_name};
 use crate::apply::diff::diff_maps;
 use crate::model::Family;
@@ -131,7 +132,7 @@ impl<'a> Change<'a> {
         }
         for lead in &self.leads {
             for copy in &lead.remove {
-                writeln!(out, "-D {} {copy}", lead.builtin)?;
+                writeln!(out, "-D {} {}", lead.builtin, readable(copy))?;
             }
         }
         for LeadChange { builtin, insert, .. } in &self.leads {

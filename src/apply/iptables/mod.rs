@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use change::{Change, Held, TableState};
 pub use listing::{HookState, Listing};
 use spelling::Spelling;
-pub(super) use words::unquoted_words;
+pub(super) use words::{readable, unquoted_words};
 
 use super::Scope;
 use super::applied::{Repair, Writes, family_name};
