@@ -80,6 +80,8 @@ in
     keepalived-may-speak = smartnat {
       border.openings = [
         "vrrp"
+        "vrrp=203.0.113.3"
+        "vrrp=fe80::3"
         "tcp/179@192.0.2.1/32"
       ];
     };
