@@ -88,7 +88,9 @@ impl<'a> Siege<'a> {
         assert_eq!(heard(self.bed, "iptables", "INPUT"), 0, "packets reached the box itself");
         assert_eq!(heard(self.bed, "iptables", "FORWARD"), u64::from(self.markers), "packets were forwarded");
         let entries = self.bed.conntrack();
-        let strange: Vec<_> = entries.iter().filter(|e| !e.contains(&format!("src={ALLOWED} "))).collect();
+        // The box's loopback has the tests' own questions to the daemon.
+        let known = [&format!("src={ALLOWED} "), "src=127.0.0.1 dst=127.0.0.1 "];
+        let strange: Vec<_> = entries.iter().filter(|e| !known.iter().any(|k| e.contains(*k))).collect();
         assert_eq!(strange, [""; 0], "is remembered");
     }
 }
