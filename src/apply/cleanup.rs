@@ -12,7 +12,8 @@ use std::path::Path;
 
 use super::applied::Writes;
 use super::ipset::Sets;
-use super::iptables::{Reach, Tables};
+use super::iptables::{Reach, TableError, Tables};
+use super::nft::{Nft, TableName};
 use super::routing::{self, Routing, RoutingError};
 use super::state::{Originals, StateError};
 use super::sysctl::{self, SysctlError};
@@ -49,6 +50,14 @@ pub enum CleanupError {
     },
     #[error("reading the kernel's {what} failed")]
     Look { what: &'static str, source: ToolError },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and "))]
+    Tables(Vec<TableError>),
+    #[error(
+        "iptables cannot read {}, because of rules that nft wrote there, and nft, which could, is not installed: what is ours in \
+         there would stay unseen. Install nftables, or remove those rules",
+        .0.join(", ")
+    )]
+    Blind(Vec<String>),
     #[error("{what} could not be removed")]
     Remove { what: &'static str, source: ToolError },
     #[error("net.ipv4.ip_forward could not be read")]
@@ -72,7 +81,12 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
     let remove = |what| move |source| CleanupError::Remove { what, source };
     let mut tables = Tables::new(tools.clone());
     let mut sets = Sets::new(tools.clone());
-    tables.look(&everywhere, Reach::ALL).await.map_err(look("tables"))?;
+    let looked = tables.look(&everywhere, Reach::ALL).await;
+    stop_at(looked)?;
+    let blind = tables.blind();
+    if !blind.is_empty() {
+        return Err(CleanupError::Blind(blind));
+    }
     sets.look().await.map_err(look("sets"))?;
     let originals = Originals::load(state_dir)?;
 
@@ -83,7 +97,7 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
 
     let mut report = CleanupReport::default();
     let writes = &mut report.writes;
-    tables.apply(&everywhere, Reach::TRANSLATION, writes, &mut Vec::new()).await.map_err(remove("translation"))?;
+    stop_at(tables.apply(&everywhere, Reach::TRANSLATION, writes, &mut Vec::new()).await)?;
     let change = routing::diff(&nothing, host);
     if !change.is_empty() {
         Routing::connect()?.apply(&change, host).await?;
@@ -91,7 +105,7 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
         writes.rules += change.del_rules.len();
     }
     writes.sysctls += sysctl::restore(originals.sysctls())?;
-    tables.apply(&everywhere, Reach::BORDER, writes, &mut Vec::new()).await.map_err(remove("border"))?;
+    stop_at(tables.apply(&everywhere, Reach::BORDER, writes, &mut Vec::new()).await)?;
     report.stuck_sets = sets.destroy_unwanted(&nothing.sets, writes).await.map_err(remove("sets"))?;
     originals.discard()?;
     report.pinned_chains = tables.pinned();
@@ -99,15 +113,31 @@ pub async fn cleanup(tools: Tools, state_dir: &Path, host: &Host, force: bool) -
     Ok(report)
 }
 
+fn stop_at(failures: Vec<TableError>) -> Result<(), CleanupError> {
+    if failures.is_empty() { Ok(()) } else { Err(CleanupError::Tables(failures)) }
+}
+
 /// kube-proxy's chains in nat, of both families: they make this box a way to every Service.
 async fn kube_chains(tools: &Tools) -> Result<Vec<String>, ToolError> {
     let mut chains = BTreeSet::new();
     for family in Family::ALL {
-        let listing = tools.list_table(family, Table::Nat).await?;
-        let names = listing.lines().filter_map(|l| l.strip_prefix("-N ")).filter(|n| n.starts_with("KUBE-"));
-        chains.extend(names.map(str::to_owned));
+        chains.extend(chain_names(tools, family, Table::Nat).await?);
     }
+    chains.retain(|name| name.starts_with("KUBE-"));
     Ok(chains.into_iter().collect())
+}
+
+/// As iptables lists them, or, where it cannot read the table, nft.
+async fn chain_names(tools: &Tools, family: Family, table: Table) -> Result<Vec<String>, ToolError> {
+    let error = match tools.list_table(family, table).await {
+        Ok(listing) => return Ok(listing.lines().filter_map(|l| l.strip_prefix("-N ")).map(str::to_owned).collect()),
+        Err(error) => error,
+    };
+    let name = TableName::of_iptables(family, table);
+    let Ok(chains) = Nft::new(tools.clone()).chains().await else { return Err(error) };
+    let names: Vec<_> = chains.into_iter().filter(|(of, _)| *of == name).map(|(_, chain)| chain.name).collect();
+    // nft knows nothing of the legacy variant's tables.
+    if names.is_empty() { Err(error) } else { Ok(names) }
 }
 
 fn forwarding() -> Result<bool, CleanupError> {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 pub use super::ipset::{HeldKind, HeldSet};
 pub use super::iptables::{HookState, Listing};
+use super::nft::{Nft, TableName};
 use super::tool::{ToolError, Tools};
 use crate::model::Family;
 use crate::ruleset::Table;
+use crate::ruleset::ownership::is_our_chain;
 
 /// What the kernel holds of ours besides routes, rules and sysctls.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,7 +23,10 @@ pub async fn held(tools: &Tools) -> Result<Held, ToolError> {
     let mut held = Held::default();
     for family in Family::ALL {
         for table in Table::ALL {
-            let listing = Listing::parse(&tools.list_table(family, table).await?);
+            let listing = match tools.list_table(family, table).await {
+                Ok(text) => Listing::parse(&text),
+                Err(error) => by_chain(tools, (family, table), error).await?,
+            };
             if !listing.is_empty() {
                 held.tables.insert((family, table), listing);
             }
@@ -29,4 +34,33 @@ pub async fn held(tools: &Tools) -> Result<Held, ToolError> {
     }
     held.sets = super::ipset::parse(&tools.read("ipset", &["save"]).await?);
     Ok(held)
+}
+
+/// A table that iptables cannot read whole, because of rules that nft wrote there: the chains that it can, and of the others what nft
+/// shows of ours, which compares equal to nothing. `error`: why it cannot, for where nft does not help either.
+async fn by_chain(tools: &Tools, (family, table): (Family, Table), error: ToolError) -> Result<Listing, ToolError> {
+    let Ok(read) = Nft::new(tools.clone()).table(&TableName::of_iptables(family, table)).await else {
+        return Err(error);
+    };
+    let mut text = String::new();
+    for chain in &read.chains {
+        let leads = chain.rules.iter().filter(|rule| rule.target().is_some_and(is_our_chain));
+        if !is_our_chain(&chain.name) && leads.clone().next().is_none() {
+            continue;
+        }
+        match tools.iptables(family, &["-t", table.as_str(), "-S", &chain.name]).await {
+            Ok(listing) => text += &listing,
+            Err(_) if is_our_chain(&chain.name) => {
+                text += &format!("-N {0}\n-A {0} # iptables cannot read this chain\n", chain.name);
+            }
+            Err(_) => {
+                for rule in leads {
+                    let target = rule.target().unwrap_or_default();
+                    text +=
+                        &format!("-A {} # nft shows: \"{}\" -j {target}\n", chain.name, rule.text.replace('"', "'"));
+                }
+            }
+        }
+    }
+    Ok(Listing::parse(&text))
 }

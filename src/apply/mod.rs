@@ -1,13 +1,14 @@
 //! Brings the kernel from what it holds to what was planned: only differences are written, and only what is ours is touched.
 //!
-//! Order of a full apply: sets are filled and closing gates closed; sysctls of interfaces; routes and rules; the tables (one restore a
-//! family); sets are emptied and opening gates opened; remaining sysctls, forwarding last; unused sets are destroyed. The border alone
-//! closes mangle first: sets, tables, routes and rules, sysctls.
+//! Order of an apply: sets are filled and closing gates closed; mangle, both families; sysctls of interfaces; routes and rules; the other
+//! tables; sets are emptied and opening gates opened; unused sets are destroyed; remaining sysctls, forwarding last, and only while mangle
+//! is closed. What fails is told at the end, and keeps nothing else from being applied.
 
 pub mod applied;
 pub mod cleanup;
 pub mod conntrack;
 pub mod diff;
+mod error;
 pub mod first_smartnat;
 pub mod held;
 pub mod ipset;
@@ -24,18 +25,18 @@ use std::path::PathBuf;
 
 pub use applied::{Applied, Repair, RepairKind, Writes};
 pub use cleanup::{CleanupError, CleanupReport, cleanup};
+pub use error::ApplyError;
 pub use held::{Held, held};
 use ipset::Sets;
-use iptables::Tables;
+use iptables::{Reach, Tables};
 pub use lock::{LockError, WriterLock};
-use routing::RoutingError;
 use routing_memory::RoutingMemory;
 pub use routing_memory::WrittenRouting;
-use sysctl::{SysctlError, Sysctls};
+use sysctl::Sysctls;
 pub use tool::{OwnWriters, ToolError, Tools};
 
 use crate::model::Host;
-use crate::ruleset::{Dataplane, Sysctl};
+use crate::ruleset::{Dataplane, Sysctl, Table};
 
 /// How much of a dataplane is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,21 +45,6 @@ pub enum Scope {
     /// chain, set, member or translation of a Mapping is touched.
     Border,
     Full,
-}
-
-/// An apply that stopped half way. Each step leaves a state that works; the next apply reads the kernel back first.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error("reading the kernel's {what} failed; nothing was changed")]
-    Look { what: &'static str, source: ToolError },
-    #[error("{what} could not be written; what was there before goes on working")]
-    Write { what: &'static str, source: ToolError },
-    /// The kernel did not take every route or rule; all the rest was applied.
-    #[error("not all routes and rules could be written")]
-    Routing(#[from] RoutingError),
-    /// All the rest was applied.
-    #[error("kernel parameters could not be set")]
-    Sysctl(#[from] SysctlError),
 }
 
 /// Applies dataplanes and remembers what the kernel holds, so that an unchanged world costs nothing.
@@ -70,6 +56,10 @@ pub struct Applier {
     routing: RoutingMemory,
     /// Set while an apply runs: one that was dropped half way leaves it, and nothing is certain then.
     running: bool,
+    /// The last apply left the border closed: mangle, both families.
+    closed: bool,
+    /// The last apply left nat as it was wanted.
+    translating: bool,
 }
 
 impl Applier {
@@ -81,6 +71,8 @@ impl Applier {
             sysctls: Sysctls::new(state_dir),
             routing: RoutingMemory::default(),
             running: false,
+            closed: false,
+            translating: false,
             tools,
         }
     }
@@ -89,6 +81,16 @@ impl Applier {
     pub fn invalidate(&mut self) {
         self.sets.invalidate();
         self.tables.invalidate();
+    }
+
+    /// Whether the last apply left the border closed, whatever else failed.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether the last apply left translations as they were wanted, whatever else failed.
+    pub fn is_translating(&self) -> bool {
+        self.translating
     }
 
     /// Routes and rules of ours as they are since the last apply, also a failed one, if that wrote them: to be put into the snapshot, so
@@ -119,12 +121,8 @@ impl Applier {
                 tracing::debug!(?scope, writes = ?applied.writes, tool_calls = applied.tool_calls, "applied");
                 Ok(applied)
             }
-            // All the rest was written, and is known.
-            Err(error @ (ApplyError::Routing(_) | ApplyError::Sysctl(_))) => Err(error),
-            Err(error) => {
-                self.forget();
-                Err(error)
-            }
+            // What failed is not known any more, and read again; all the rest is.
+            Err(error) => Err(error),
         }
     }
 
@@ -141,34 +139,70 @@ impl Applier {
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
         let Applied { writes, repairs, .. } = applied;
-        let look = |what| move |source| ApplyError::Look { what, source };
-        let write = |what| move |source| ApplyError::Write { what, source };
-        self.sets.look().await.map_err(look("sets"))?;
-        self.tables.look(&desired.tables, scope.into()).await.map_err(look("tables"))?;
+        let mut failures = Vec::new();
+        // Whether sets, and rules, are as wanted as far as the step after them needs it.
+        let mut filled = true;
+        if let Err(source) = self.sets.look().await {
+            filled = false;
+            failures.push(ApplyError::Look { what: "sets", source });
+        }
+        let looked = self.tables.look(&desired.tables, scope.into()).await;
         self.sysctls.retain(&desired.sysctls);
+        if filled && let Err(source) = self.sets.prepare(&desired.sets, scope, writes, repairs).await {
+            filled = false;
+            failures.push(ApplyError::Write { what: "sets", source });
+        }
 
-        self.sets.prepare(&desired.sets, scope, writes, repairs).await.map_err(write("sets"))?;
-        // One route or parameter that the kernel refuses must not keep the border open or a Mapping away: errors of both are told at the end.
-        let (routed, set) = match scope {
-            Scope::Border => {
-                self.tables.apply(&desired.tables, scope.into(), writes, repairs).await.map_err(write("tables"))?;
-                let routed = self.routing.apply(desired, host, writes, repairs).await;
-                (routed, self.sysctls.apply(desired.sysctls.iter(), &mut writes.sysctls, repairs))
+        // The border first: nothing that fails after it keeps it open.
+        let [closing, rest] = Reach::from(scope).closing_first();
+        let mut tables = looked;
+        tables.extend(self.tables.apply(&desired.tables, closing, writes, repairs).await);
+        self.closed = !tables.iter().any(|failure| failure.key.1 == Table::Mangle);
+
+        let first = desired.sysctls.iter().filter(|(s, _)| scope == Scope::Full && is_of_interface(s));
+        let first = self.sysctls.apply(first, &mut writes.sysctls, repairs);
+        let routed = self.routing.apply(desired, host, writes, repairs).await;
+        applied.waiting_routes = routed.unwrap_or_else(|error| {
+            failures.push(error.into());
+            Vec::new()
+        });
+
+        tables.extend(self.tables.apply(&desired.tables, rest, writes, repairs).await);
+        let translating = !tables.iter().any(|failure| failure.key.1 == Table::Nat);
+        self.translating = translating && scope == Scope::Full;
+        if scope == Scope::Full && filled {
+            // Gates open for what the rules are there for.
+            if translating && let Err(source) = self.sets.finish(&desired.sets, writes).await {
+                filled = false;
+                failures.push(ApplyError::Write { what: "sets", source });
             }
-            Scope::Full => {
-                let (interfaces, rest): (Vec<_>, Vec<_>) =
-                    desired.sysctls.iter().partition(|(s, _)| matches!(s, Sysctl::Interface { .. }));
-                let first = self.sysctls.apply(interfaces.into_iter(), &mut writes.sysctls, repairs);
-                let routed = self.routing.apply(desired, host, writes, repairs).await;
-                self.tables.apply(&desired.tables, scope.into(), writes, repairs).await.map_err(write("tables"))?;
-                self.sets.finish(&desired.sets, writes).await.map_err(write("sets"))?;
-                let last = self.sysctls.apply(rest.into_iter(), &mut writes.sysctls, repairs);
-                applied.stuck_sets = self.sets.destroy_unwanted(&desired.sets, writes).await.map_err(write("sets"))?;
-                (routed, sysctl::both(first, last))
+            if filled && tables.is_empty() {
+                match self.sets.destroy_unwanted(&desired.sets, writes).await {
+                    Ok(stuck) => applied.stuck_sets = stuck,
+                    Err(source) => {
+                        filled = false;
+                        failures.push(ApplyError::Write { what: "sets", source });
+                    }
+                }
             }
-        };
-        applied.waiting_routes = routed?;
-        set?;
-        Ok(())
+        }
+        if !filled {
+            self.sets.forget();
+        }
+
+        let closed = self.closed;
+        let last = desired.sysctls.iter().filter(|(s, _)| scope == Scope::Border || !is_of_interface(s));
+        let last = last.filter(|(s, _)| closed || !s.is_forwarding());
+        let last = self.sysctls.apply(last, &mut writes.sysctls, repairs);
+        failures.extend(sysctl::both(first, last).err().map(ApplyError::from));
+        failures.extend(tables.into_iter().map(ApplyError::from));
+        if !closed && desired.sysctls.keys().any(Sysctl::is_forwarding) {
+            failures.push(ApplyError::Open);
+        }
+        ApplyError::of(failures).map_or(Ok(()), Err)
     }
+}
+
+fn is_of_interface(sysctl: &Sysctl) -> bool {
+    matches!(sysctl, Sysctl::Interface { .. })
 }

@@ -150,8 +150,13 @@ impl Tools {
 
     /// `iptables -t TABLE -S`, from PATH also where the writing tools are fakes.
     pub async fn list_table(&self, family: Family, table: Table) -> Result<String, ToolError> {
+        self.iptables(family, &["-t", table.as_str(), "-S"]).await
+    }
+
+    /// `iptables ARGUMENTS`, or `ip6tables`: for reading, from PATH as above.
+    pub async fn iptables(&self, family: Family, args: &[&str]) -> Result<String, ToolError> {
         let program = program(family);
-        self.run_path(Path::new(program), program, &["--wait", "-t", table.as_str(), "-S"], None).await
+        self.run_path(Path::new(program), program, &[&["--wait"], args].concat(), None).await
     }
 }
 

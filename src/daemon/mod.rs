@@ -4,6 +4,7 @@
 //! the snapshot can be lost: a restart reads the kernel back and goes on.
 
 mod flows;
+mod retry;
 mod snapshot;
 mod stop;
 mod told;
@@ -29,14 +30,12 @@ use crate::settings::Settings;
 use crate::sources::SourceEvent;
 use crate::sources::debounce::Debounce;
 use flows::Flows;
+use retry::Retry;
 
 /// A lone change is applied after this much quiet.
 const QUIET: Duration = Duration::from_millis(10);
 /// Under a storm a pass begins at least this often.
 const BOUND: Duration = Duration::from_millis(250);
-/// A failed pass is tried again after this, doubled each time up to a minute.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// The loop shows that it is alive at least this often, watchdog or not.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -54,33 +53,6 @@ struct Daemon {
     announced: bool,
     flows: Flows,
     told: Told,
-}
-
-/// When a failed pass may be tried again.
-#[derive(Default)]
-struct Retry {
-    delay: Option<Duration>,
-    at: Option<Instant>,
-}
-
-impl Retry {
-    fn failed(&mut self) -> Duration {
-        let delay = self.delay.map_or(FIRST_RETRY, |d| (d * 2).min(LAST_RETRY));
-        self.delay = Some(delay);
-        self.at = Some(Instant::now() + delay);
-        delay
-    }
-
-    fn succeeded(&mut self) {
-        *self = Retry::default();
-    }
-
-    async fn due(&self) {
-        match self.at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 impl Daemon {
@@ -134,8 +106,8 @@ impl Daemon {
     ) -> bool {
         tokio::select! {
             Some(event) = events.recv() => self.take(event),
-            () = self.dirty.due(), if self.retry.at.is_none() => return true,
-            () = self.flows.due(), if self.retry.at.is_none() => return true,
+            () = self.flows.due(), if !self.retry.is_waiting() => return true,
+            () = async { self.dirty.due().await; self.retry.allowed().await } => return true,
             () = self.retry.due() => return true,
             _ = refresh.tick() => {
                 self.applier.invalidate();
@@ -188,7 +160,14 @@ impl Daemon {
                 self.succeeded(plan, scope, &applied, flows, begun.elapsed());
             }
             Err(error) => {
-                let delay = self.retry.failed();
+                // Connections that lost their right go, whatever else failed.
+                if scope == Scope::Full && self.applier.is_translating() {
+                    self.flows.clean().await;
+                }
+                if self.applier.is_closed() {
+                    self.announce();
+                }
+                let delay = self.retry.failed(Instant::now());
                 let message = error_chain(&error);
                 tracing::error!(
                     error = message,
@@ -196,7 +175,7 @@ impl Daemon {
                     "apply failed; what worked goes on working (`smartnat-manager check` looks for causes)"
                 );
                 let calls = (self.tools.calls() - calls_before) as u64;
-                self.reports.send_modify(|r| r.pass_failed(failed_step(&error), message, calls, SystemTime::now()));
+                self.reports.send_modify(|r| r.pass_failed(error.step(), message, calls, SystemTime::now()));
             }
         }
     }
@@ -237,20 +216,16 @@ impl Daemon {
             flows_removed,
         };
         self.reports.send_modify(|r| r.pass_ok(pass, SystemTime::now()));
+        self.announce();
+    }
+
+    /// Once: whoever waits for us waits for this.
+    fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
             tracing::info!("the border is closed");
             self.systemd.ready();
         }
-    }
-}
-
-/// The command that failed, or what was being done.
-fn failed_step(error: &ApplyError) -> String {
-    match error {
-        ApplyError::Look { source, .. } | ApplyError::Write { source, .. } => source.command().to_owned(),
-        ApplyError::Routing(_) => "routes and policy rules (netlink)".to_owned(),
-        ApplyError::Sysctl(_) => "kernel parameters (/proc/sys/net)".to_owned(),
     }
 }
 

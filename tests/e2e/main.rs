@@ -22,6 +22,7 @@ mod interfaces;
 mod leaks;
 mod lifecycle;
 mod names;
+mod native_tables;
 mod others;
 mod others_drop;
 mod pods;

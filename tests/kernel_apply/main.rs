@@ -4,6 +4,7 @@ mod bed;
 mod cleanup;
 mod first_smartnat;
 mod names;
+mod native;
 #[path = "../kernel_netlink/netns.rs"]
 mod netns;
 mod nft;

@@ -105,7 +105,10 @@ fn forwarding_goes_on_only_when_the_border_stands() {
                 exec "$real" "$@""#;
             let mut bed = Bed::with(wrapped(directory.path(), LIMIT, script));
             bed.applier.apply(&border(), &Host::default(), scope).await.unwrap();
-            assert_eq!(recorded(directory.path(), &[""]), ["iptables-restore 0", "ip6tables-restore 0"]);
+            assert_eq!(
+                recorded(directory.path(), &[""]),
+                ["iptables-restore 0", "ip6tables-restore 0", "iptables-restore 0"]
+            );
             assert_eq!(crate::netns::sh("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
         });
     }
@@ -126,7 +129,10 @@ fn forwarding_of_one_interface_goes_on_only_when_the_border_stands() {
             let mut plane = border();
             plane.sysctls.insert(Sysctl::Forwarding("eth9".into()), "1".into());
             bed.applier.apply(&plane, &Host::default(), scope).await.unwrap();
-            assert_eq!(recorded(directory.path(), &[""]), ["iptables-restore 0", "ip6tables-restore 0"]);
+            assert_eq!(
+                recorded(directory.path(), &[""]),
+                ["iptables-restore 0", "ip6tables-restore 0", "iptables-restore 0"]
+            );
             let switches = "/proc/sys/net/ipv4/conf/eth9/forwarding /proc/sys/net/ipv4/conf/r9/forwarding";
             assert_eq!(crate::netns::sh(&format!("cat {switches}")), "1\n0\n");
         });

@@ -9,6 +9,7 @@ use super::spelling::Spelling;
 use super::words::readable;
 use crate::apply::applied::{Repair, RepairKind, Writes, family_name};
 use crate::apply::diff::diff_maps;
+use crate::apply::nft::TableName;
 use crate::model::Family;
 use crate::ruleset::{Builtin, Chain, Rule, Table, TableRules};
 
@@ -19,6 +20,8 @@ pub struct TableState {
     pub leads: BTreeMap<(Builtin, Lead), LeadState>,
     pub layouts: BTreeMap<Builtin, Layout>,
     pub pinned: BTreeSet<String>,
+    /// Built-in chains in which the place of our rule cannot be seen.
+    pub blind: Vec<&'static str>,
 }
 
 /// The content of a chain: as we wrote it (or found it equal), or as it was read.
@@ -26,12 +29,22 @@ pub struct TableState {
 pub enum Held {
     Written(Chain),
     Found(Vec<String>),
+    /// There, in words that we cannot compare.
+    Unread,
+}
+
+/// A rule of ours in a built-in chain, known by its text, by its handle, or by both.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub text: Option<String>,
+    /// Where iptables cannot read the table: `-D` of a text would fail behind a rule that it does not understand.
+    pub handle: Option<u64>,
 }
 
 /// Our rules of one sort in a built-in chain.
 #[derive(Debug, Default)]
 pub struct LeadState {
-    pub copies: Vec<String>,
+    pub copies: Vec<Copy>,
     /// Whether the first copy stands where it belongs.
     pub in_place: bool,
 }
@@ -39,7 +52,11 @@ pub struct LeadState {
 impl From<Listing> for TableState {
     fn from(listing: Listing) -> Self {
         let of = |lead, states: BTreeMap<Builtin, HookState>| {
-            let state = |s: HookState| LeadState { copies: s.copies, in_place: s.in_place };
+            let copy = |text| Copy { text: Some(text), handle: None };
+            let state = move |s: HookState| LeadState {
+                copies: s.copies.into_iter().map(copy).collect(),
+                in_place: s.in_place,
+            };
             states.into_iter().map(move |(builtin, s)| ((builtin, lead), state(s)))
         };
         TableState {
@@ -47,6 +64,7 @@ impl From<Listing> for TableState {
             leads: of(Lead::Hook, listing.hooks).chain(of(Lead::Pass, listing.passes)).collect(),
             layouts: listing.layouts,
             pinned: listing.pinned,
+            blind: Vec::new(),
         }
     }
 }
@@ -69,7 +87,7 @@ pub struct Change<'a> {
 struct LeadChange {
     builtin: Builtin,
     lead: Lead,
-    remove: Vec<String>,
+    remove: Vec<Copy>,
     insert: Option<(At, String)>,
 }
 
@@ -85,6 +103,7 @@ impl<'a> Change<'a> {
         let chains = diff_maps(&wanted.chains, &held.chains, |chain, held| match held {
             Held::Written(written) => written == chain,
             Held::Found(lines) => spelling.same_chain(family, chain, lines),
+            Held::Unread => false,
         });
         let fill = chains.missing.into_iter().chain(chains.altered.into_iter().map(|(name, chain, _)| (name, chain)));
         let mut change = Change {
@@ -111,6 +130,28 @@ impl<'a> Change<'a> {
         self.fill.is_empty() && self.delete.is_empty() && self.empty.is_empty() && self.leads.is_empty()
     }
 
+    /// What goes by its handle, once the rest is written: a script for `nft -f`. Nothing in most cases.
+    pub fn deletions(&self) -> String {
+        let table = TableName::of_iptables(self.family, self.table);
+        let handles = self.leads.iter().flat_map(|l| l.remove.iter().filter_map(move |c| Some((l.builtin, c.handle?))));
+        handles
+            .map(|(builtin, handle)| format!("delete rule {} {} {builtin} handle {handle}\n", table.family, table.name))
+            .collect()
+    }
+
+    /// The same in pieces that fail one by one: the chains, each rule of ours in a built-in chain, what goes. Nothing comes of it
+    /// without its chains.
+    pub fn pieces(self) -> Vec<Change<'a>> {
+        let Change { family, table, fill, delete, empty, leads } = self;
+        let part =
+            || Change { family, table, fill: Vec::new(), delete: Vec::new(), empty: Vec::new(), leads: Vec::new() };
+        let mut parts = vec![Change { fill, ..part() }];
+        parts.extend(leads.into_iter().map(|lead| Change { leads: vec![lead], ..part() }));
+        parts.push(Change { delete, empty, ..part() });
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
     pub fn count(&self, writes: &mut Writes) {
         writes.chains += self.fill.len() + self.delete.len() + self.empty.len();
         writes.hooks += self.leads.len();
@@ -131,8 +172,8 @@ impl<'a> Change<'a> {
             writeln!(out, "-F {name}")?;
         }
         for lead in &self.leads {
-            for copy in &lead.remove {
-                writeln!(out, "-D {} {}", lead.builtin, readable(copy))?;
+            for text in lead.remove.iter().filter(|c| c.handle.is_none()).filter_map(|c| c.text.as_ref()) {
+                writeln!(out, "-D {} {}", lead.builtin, readable(text))?;
             }
         }
         for LeadChange { builtin, insert, .. } in &self.leads {
@@ -163,6 +204,8 @@ impl<'a> Change<'a> {
         for (name, _) in &self.fill {
             match (before.chains.get(*name), found.chains.get(*name)) {
                 (Some(_), None) => push(RepairKind::Chain, name, "was removed"),
+                // Nobody knows.
+                (Some(_), Some(Held::Unread)) => {}
                 (Some(known), Some(read)) if !known.same(read, self.family, spelling) => {
                     push(RepairKind::Chain, name, "was changed");
                 }
@@ -188,7 +231,8 @@ impl<'a> Change<'a> {
                     Lead::Pass => push(RepairKind::Hook, name, "did not stand ahead of others' last word any more"),
                 },
                 (Some(known), Some(read))
-                    if known.copies.iter().any(|text| !spelling.same_among(text, &read.copies)) =>
+                    if known.texts().any(|text| !read.texts().any(|other| spelling.same(text, other)))
+                        && read.copies.iter().all(|copy| copy.handle.is_none()) =>
                 {
                     push(RepairKind::Hook, name, "was changed");
                 }
@@ -215,7 +259,10 @@ impl<'a> Change<'a> {
         }
         for LeadChange { builtin, lead, insert, .. } in &self.leads {
             let Some((at, rule)) = insert else { continue };
-            state.leads.insert((*builtin, *lead), LeadState { copies: vec![rule.clone()], in_place: true });
+            state.leads.insert(
+                (*builtin, *lead),
+                LeadState { copies: vec![Copy { text: Some(rule.clone()), handle: None }], in_place: true },
+            );
             state.layouts.entry(*builtin).or_default().put(*lead, *at);
         }
     }
@@ -230,7 +277,7 @@ impl<'a> Change<'a> {
         }
         for lead in &self.leads {
             if let (Some((_, text)), Some(state)) = (&lead.insert, read.leads.get(&(lead.builtin, lead.lead)))
-                && let [copy] = state.copies.as_slice()
+                && let [Copy { text: Some(copy), .. }] = state.copies.as_slice()
             {
                 learned |= spelling.learn(text, copy);
             }
@@ -253,7 +300,8 @@ fn lead_changes(
     let wanted: BTreeMap<(Builtin, Lead), String> =
         of(Lead::Hook, &wanted.hooks).into_iter().chain(of(Lead::Pass, &wanted.passes)).collect();
     let leads = diff_maps(&wanted, &held.leads, |text, state| {
-        state.in_place && matches!(state.copies.as_slice(), [copy] if spelling.same(text, copy))
+        let same = |copy: &Copy| copy.text.as_ref().is_some_and(|other| spelling.same(text, other));
+        state.in_place && matches!(state.copies.as_slice(), [copy] if same(copy))
     });
     let missing = leads.missing.into_iter().map(|(key, text)| (*key, Some(text), None));
     let altered = leads.altered.into_iter().map(|(key, text, state)| (*key, Some(text), Some(state)));
@@ -262,7 +310,14 @@ fn lead_changes(
     changed.sort_by_key(|(key, ..)| *key);
 
     let inserts = |builtin, lead| changed.iter().any(|(key, text, _)| *key == (builtin, lead) && text.is_some());
-    let goes = |builtin, lead| changed.iter().any(|(key, ..)| *key == (builtin, lead));
+    // By its handle a copy goes only afterwards.
+    let by_text = |state: &&LeadState| state.copies.iter().all(|copy| copy.handle.is_none());
+    let goes = |builtin, lead| {
+        let of_it = |(key, _, state): &&(_, _, Option<&LeadState>)| {
+            *key == (builtin, lead) && state.is_none_or(|s| by_text(&s))
+        };
+        changed.iter().any(|change| of_it(&change))
+    };
     let place = |(builtin, lead)| match lead {
         Lead::Hook => At::Number(1),
         Lead::Pass => {
@@ -282,11 +337,18 @@ fn lead_changes(
         .collect()
 }
 
+impl LeadState {
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        self.copies.iter().filter_map(|copy| copy.text.as_ref())
+    }
+}
+
 impl Held {
     fn is_empty(&self) -> bool {
         match self {
             Held::Written(chain) => chain.is_empty(),
             Held::Found(lines) => lines.is_empty(),
+            Held::Unread => false,
         }
     }
 
@@ -296,6 +358,7 @@ impl Held {
             (Held::Found(a), Held::Found(b)) => a == b,
             (Held::Written(a), Held::Written(b)) => a == b,
             (Held::Found(lines), Held::Written(chain)) => spelling.same_chain(family, chain, lines),
+            (Held::Unread, _) | (_, Held::Unread) => false,
         }
     }
 }

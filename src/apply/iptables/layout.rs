@@ -70,6 +70,11 @@ impl Layout {
         self.0.push(seen);
     }
 
+    /// Whether anything ends it.
+    pub fn has_end(&self) -> bool {
+        self.0.contains(&Seen::End)
+    }
+
     /// All of our rules of a sort are removed.
     pub fn take_out(&mut self, lead: Lead) {
         self.0.retain(|s| *s != Seen::Ours(lead));

@@ -1,8 +1,11 @@
 //! Our chains and hooks in the tables of iptables and ip6tables.
 
+mod blind;
 mod change;
 mod layout;
 mod listing;
+mod native;
+mod reader;
 mod spelling;
 mod words;
 
@@ -10,11 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use change::{Change, Held, TableState};
 pub use listing::{HookState, Listing};
+use reader::Reader;
+pub use reader::Trouble;
 use spelling::Spelling;
 pub(super) use words::{readable, unquoted_words};
 
 use super::Scope;
 use super::applied::{Repair, Writes, family_name};
+use super::nft::TableName;
 use super::tool::{ToolError, Tools};
 use crate::model::Family;
 use crate::ruleset::{Table, TableRules};
@@ -32,9 +38,14 @@ impl Reach {
     /// What keeps outsiders out. Translation belongs to Mappings.
     pub const BORDER: Reach = Reach { tables: &[Table::Mangle, Table::Filter, Table::Security], removes: true };
     pub const TRANSLATION: Reach = Reach { tables: &[Table::Nat], removes: true };
-    /// Within one restore the border comes before what lets packets in.
     pub const ALL: Reach =
         Reach { tables: &[Table::Mangle, Table::Filter, Table::Security, Table::Nat], removes: true };
+
+    /// The part that closes, which comes first, and the rest.
+    pub fn closing_first(self) -> [Reach; 2] {
+        let (closing, rest) = self.tables.split_at(1);
+        [Reach { tables: closing, ..self }, Reach { tables: rest, ..self }]
+    }
 }
 
 impl From<Scope> for Reach {
@@ -48,13 +59,37 @@ impl From<Scope> for Reach {
 
 type Key = (Family, Table);
 
+/// A table of which something could not be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}", named(*key), crate::error_chain(what))]
+pub struct TableError {
+    pub key: (Family, Table),
+    pub what: Trouble,
+}
+
+impl TableError {
+    /// The command that failed, or the table.
+    pub fn step(&self) -> String {
+        match &self.what {
+            Trouble::Look(source) | Trouble::Write(source) => source.command().to_owned(),
+            Trouble::Native { .. } | Trouble::Dormant(_) | Trouble::Blind(_) => named(self.key),
+        }
+    }
+}
+
+/// `ipv4 mangle`.
+fn named((family, table): Key) -> String {
+    format!("{} {table}", family_name(family))
+}
+
 /// The tables as we know them, and the way to change them.
 pub struct Tables {
     tools: Tools,
+    reader: Reader,
     known: BTreeMap<Key, Known>,
     spelling: Spelling,
-    /// Whether what is written is read back at once to learn its spelling: at the first write, and for as long as spellings differ.
-    verify: bool,
+    /// The tables in which what is written need not be read back at once to learn its spelling: it was, and no spelling differed.
+    verified: BTreeSet<Key>,
 }
 
 struct Known {
@@ -67,7 +102,8 @@ struct Known {
 
 impl Tables {
     pub fn new(tools: Tools) -> Self {
-        Tables { tools, known: BTreeMap::new(), spelling: Spelling::default(), verify: true }
+        let reader = Reader::new(tools.clone());
+        Tables { tools, reader, known: BTreeMap::new(), spelling: Spelling::default(), verified: BTreeSet::new() }
     }
 
     /// Others may have changed the tables: they are read before the next change.
@@ -80,59 +116,146 @@ impl Tables {
         self.known.clear();
     }
 
-    /// Reads the tables that are not known.
-    pub async fn look(&mut self, wanted: &BTreeMap<Key, TableRules>, reach: Reach) -> Result<(), ToolError> {
-        for key in self.keys(wanted, reach) {
-            if self.known.get(&key).is_some_and(|k| k.fresh) {
-                continue;
-            }
-            let state = self.read(key).await?;
-            let before = self.known.remove(&key).map(|k| k.state);
-            self.known.insert(key, Known { state, before, fresh: true });
+    /// Reads the tables that are not known. One that cannot be read keeps no other from it.
+    pub async fn look(&mut self, wanted: &BTreeMap<Key, TableRules>, reach: Reach) -> Vec<TableError> {
+        let mut failures = Vec::new();
+        let keys = self.keys(wanted, reach);
+        if keys.iter().any(|key| self.is_stale(*key)) {
+            self.reader.look_for_dormant().await;
         }
-        Ok(())
+        for key in keys {
+            if self.is_stale(key) {
+                let before = self.known.remove(&key).map(|k| k.state);
+                match self.reader.read(key, wanted.get(&key)).await {
+                    Ok(mut state) => {
+                        let blind = std::mem::take(&mut state.blind);
+                        if !blind.is_empty() {
+                            failures.push(TableError { key, what: Trouble::Blind(blind) });
+                        }
+                        self.known.insert(key, Known { state, before, fresh: true });
+                    }
+                    Err(what) => failures.push(TableError { key, what }),
+                }
+            }
+            let told = failures.last().is_some_and(|failure| failure.key == key);
+            if !told
+                && self.reader.is_dormant(key)
+                && wanted.get(&key).is_some_and(|rules| rules.builtins().next().is_some())
+            {
+                failures.push(TableError { key, what: Trouble::Dormant(TableName::of_iptables(key.0, key.1)) });
+            }
+        }
+        failures
     }
 
-    /// Brings the tables to what is wanted, each family by one restore. [`Self::look`] comes first.
+    fn is_stale(&self, key: Key) -> bool {
+        !self.known.get(&key).is_some_and(|known| known.fresh)
+    }
+
+    /// Brings the tables to what is wanted, each by one restore, the first of both families first. [`Self::look`] comes first; what it
+    /// could not read is left alone. One table that cannot be written keeps no other from it.
     pub async fn apply(
         &mut self,
         wanted: &BTreeMap<Key, TableRules>,
         reach: Reach,
         writes: &mut Writes,
         repairs: &mut Vec<Repair>,
-    ) -> Result<(), ToolError> {
-        let nothing = TableRules::default();
-        for family in Family::ALL {
-            let mut changes = Vec::new();
-            let mut repaired = false;
-            for table in reach.tables {
+    ) -> Vec<TableError> {
+        let mut failures = Vec::new();
+        for table in reach.tables {
+            for family in Family::ALL {
                 let key = (family, *table);
-                let Some(known) = self.known.get_mut(&key) else { continue };
-                let rules = wanted.get(&key).unwrap_or(&nothing);
-                let change = Change::plan(key, rules, &known.state, &self.spelling, reach.removes);
-                if let Some(before) = known.before.take() {
-                    let found = change.repairs(&before, &known.state, &self.spelling);
-                    repaired |= !found.is_empty();
-                    repairs.extend(found);
-                }
-                if !change.is_empty() {
-                    changes.push(change);
-                }
-            }
-            if !changes.is_empty() {
-                self.write(family, &changes, writes).await?;
-                if self.verify || repaired {
-                    self.verify(&changes).await?;
+                if let Err(what) = self.apply_one(key, wanted, reach, writes, repairs).await {
+                    // It may have been written in part: it is read again.
+                    self.known.remove(&key);
+                    failures.push(TableError { key, what });
                 }
             }
         }
         self.adopt(wanted, reach);
+        failures
+    }
+
+    async fn apply_one(
+        &mut self,
+        key: Key,
+        wanted: &BTreeMap<Key, TableRules>,
+        reach: Reach,
+        writes: &mut Writes,
+        repairs: &mut Vec<Repair>,
+    ) -> Result<(), Trouble> {
+        let nothing = TableRules::default();
+        let rules = wanted.get(&key).unwrap_or(&nothing);
+        let Some(known) = self.known.get_mut(&key) else { return Ok(()) };
+        let change = Change::plan(key, rules, &known.state, &self.spelling, reach.removes);
+        let mut repaired = false;
+        if let Some(before) = known.before.take() {
+            let found = change.repairs(&before, &known.state, &self.spelling);
+            repaired = !found.is_empty();
+            repairs.extend(found);
+        }
+        if change.is_empty() {
+            return Ok(());
+        }
+        match self.write(&change, writes).await {
+            Err(Trouble::Write(ToolError::Failed { .. })) => return self.write_in_pieces(change, writes).await,
+            other => other?,
+        }
+        if self.reader.is_native(key) {
+            if let Some(known) = self.known.get_mut(&key)
+                && let Some(read) = self.reader.learn(key, &known.state).await?
+            {
+                known.state = read;
+            }
+        } else if repaired || !self.verified.contains(&key) {
+            self.verify(&change, rules).await?;
+        }
         Ok(())
+    }
+
+    async fn write(&mut self, change: &Change<'_>, writes: &mut Writes) -> Result<(), Trouble> {
+        let mut input = String::new();
+        change.render(&mut input);
+        let program = match change.family {
+            Family::Ipv4 => "iptables-restore",
+            Family::Ipv6 => "ip6tables-restore",
+        };
+        self.tools.write(program, &["--noflush", "--wait"], input).await.map_err(Trouble::Write)?;
+        let deletions = change.deletions();
+        if !deletions.is_empty() {
+            self.tools.write("nft", &["-f", "-"], deletions).await.map_err(Trouble::Write)?;
+        }
+        change.count(writes);
+        if let Some(known) = self.known.get_mut(&(change.family, change.table)) {
+            change.commit(&mut known.state);
+        }
+        Ok(())
+    }
+
+    /// One built-in chain that takes no rule of ours (made by nft with another priority, for instance) must not keep the others open.
+    async fn write_in_pieces(&mut self, change: Change<'_>, writes: &mut Writes) -> Result<(), Trouble> {
+        let mut first = None;
+        for (number, piece) in change.pieces().into_iter().enumerate() {
+            if let Err(trouble) = self.write(&piece, writes).await {
+                first.get_or_insert(trouble);
+                // Without the chains nothing can lead to them, nor what leads elsewhere go.
+                if number == 0 || !matches!(first, Some(Trouble::Write(ToolError::Failed { .. }))) {
+                    break;
+                }
+            }
+        }
+        // Should it have worked in pieces: somebody else was at it in between.
+        first.map_or(Ok(()), Err)
     }
 
     /// Whether anything of ours is in the tables, as far as they were looked at.
     pub fn any(&self) -> bool {
         self.known.values().any(|k| !k.state.chains.is_empty() || !k.state.leads.is_empty())
+    }
+
+    /// Tables that were not seen whole, because neither iptables nor nft read them.
+    pub fn blind(&self) -> Vec<String> {
+        self.reader.blind().map(named).collect()
     }
 
     /// Chains of ours that foreign rules keep from being deleted.
@@ -146,42 +269,19 @@ impl Tables {
             .collect()
     }
 
-    async fn write(&mut self, family: Family, changes: &[Change<'_>], writes: &mut Writes) -> Result<(), ToolError> {
-        let mut input = String::new();
-        for change in changes {
-            change.render(&mut input);
-        }
-        let program = match family {
-            Family::Ipv4 => "iptables-restore",
-            Family::Ipv6 => "ip6tables-restore",
-        };
-        self.tools.write(program, &["--noflush", "--wait"], input).await?;
-        for change in changes {
-            change.count(writes);
-            if let Some(known) = self.known.get_mut(&(change.family, change.table)) {
-                change.commit(&mut known.state);
-            }
-        }
-        Ok(())
-    }
-
     /// Reads back what was just written. What is then still different is written again by the next apply.
-    async fn verify(&mut self, changes: &[Change<'_>]) -> Result<(), ToolError> {
-        self.verify = false;
-        for change in changes {
-            let key = (change.family, change.table);
-            let read = self.read(key).await?;
-            self.verify |= change.learn(&read, &mut self.spelling);
-            if let Some(known) = self.known.get_mut(&key) {
-                known.state = read;
-            }
+    async fn verify(&mut self, change: &Change<'_>, rules: &TableRules) -> Result<(), Trouble> {
+        let key = (change.family, change.table);
+        let read = self.reader.read(key, Some(rules)).await?;
+        if change.learn(&read, &mut self.spelling) {
+            self.verified.remove(&key);
+        } else {
+            self.verified.insert(key);
+        }
+        if let Some(known) = self.known.get_mut(&key) {
+            known.state = read;
         }
         Ok(())
-    }
-
-    async fn read(&self, (family, table): Key) -> Result<TableState, ToolError> {
-        let text = self.tools.list_table(family, table).await?;
-        Ok(TableState::from(Listing::parse(&text)))
     }
 
     /// Chains that were found as wanted need not be compared as text again.

@@ -21,10 +21,6 @@ impl Spelling {
         ours == theirs || self.known.get(ours).is_some_and(|text| text == theirs)
     }
 
-    pub fn same_among(&self, ours: &str, theirs: &[String]) -> bool {
-        theirs.iter().any(|text| self.same(ours, text))
-    }
-
     pub fn same_chain(&self, family: Family, chain: &[Rule], lines: &[String]) -> bool {
         let mut text = String::new();
         chain.len() == lines.len()

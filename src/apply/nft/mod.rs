@@ -43,6 +43,19 @@ impl Nft {
         Ok(parse::tables(&self.run(&["list", "tables"]).await?))
     }
 
+    /// Whether the kernel asks none of a table's chains. Not by JSON, whose flags are no text in nft 1.0.6.
+    pub async fn is_dormant(&self, table: &TableName) -> Result<bool, NftError> {
+        let listing = self.run(&["-t", "list", "table", &table.family, named(&table.name)?]).await?;
+        Ok(parse::is_dormant(&listing))
+    }
+
+    /// The tables that have a flag, dormant ones among them: [`Nft::is_dormant`] tells which.
+    pub async fn flagged(&self) -> Result<Vec<TableName>, NftError> {
+        let command = ["-j", "list", "tables"];
+        let text = self.run(&command).await?;
+        parse::flagged(&text).map_err(|source| json(&command, source))
+    }
+
     /// All chains of all tables, without rules.
     pub async fn chains(&self) -> Result<Vec<(TableName, NftChain)>, NftError> {
         let command = ["-j", "list", "chains"];

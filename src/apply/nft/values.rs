@@ -2,7 +2,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::model::printable;
+use crate::model::{Family, printable};
+use crate::ruleset::Table;
 
 /// A table by family (`ip`, `ip6`, `inet`, `arp`, `bridge`, `netdev`) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,15 @@ pub struct TableName {
 impl TableName {
     pub fn new(family: &str, name: &str) -> Self {
         TableName { family: family.to_owned(), name: name.to_owned() }
+    }
+
+    /// The name that iptables-nft gives a table.
+    pub fn of_iptables(family: Family, table: Table) -> Self {
+        let family = match family {
+            Family::Ipv4 => "ip",
+            Family::Ipv6 => "ip6",
+        };
+        TableName::new(family, table.as_str())
     }
 
     /// A table that iptables-nft keeps, ours among the rest in it.

@@ -9,6 +9,7 @@ mod interfaces;
 mod kube_proxy;
 mod mappings;
 mod marks;
+mod native;
 mod privileges;
 mod routes;
 mod switches;
@@ -68,6 +69,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
     findings.extend(features::evaluate(&features::gather(&gather).await));
     let variants = variant::gather(&gather).await;
     findings.extend(variant::evaluate(&variants));
+    findings.extend(native::findings(settings.tool_timeout).await);
     let others = crate::cli::foreign::gather(&Tools::new(settings.tool_timeout)).await;
     findings.extend(marks::evaluate(settings.border.marks, &others, &marks::gather(&gather).await));
     findings.extend(first_smartnat::findings(settings.tool_timeout).await);
