@@ -282,8 +282,8 @@ check_proxy_version() {
 # --- packages: only commands that are missing
 packages() {
     local entry missing=() wanted
-    local debian="iptables:iptables ipset:ipset ip:iproute2 modprobe:kmod conntrack:conntrack"
-    local dnf="iptables:iptables-nft ipset:ipset ip:iproute modprobe:kmod conntrack:conntrack-tools"
+    local debian="iptables:iptables ipset:ipset nft:nftables ip:iproute2 modprobe:kmod conntrack:conntrack"
+    local dnf="iptables:iptables-nft ipset:ipset nft:nftables ip:iproute modprobe:kmod conntrack:conntrack-tools"
     if is_url "$binary" || is_url "$proxy"; then debian+=" curl:curl"; dnf+=" curl:curl"; fi
     if [ -n "$with_proxy" ]; then debian+=" ipvsadm:ipvsadm"; dnf+=" ipvsadm:ipvsadm"; fi
     if command -v apt-get >/dev/null; then wanted=$debian; else wanted=$dnf; fi

@@ -154,10 +154,9 @@ in
     # smartnat-manager by hand: check, plan, trace, status.
     environment.systemPackages = [
       cfg.package
-      # For a look at what it programmed, and check's look at kube-proxy's.
+      # For a look at what it programmed, and at kube-proxy's.
       pkgs.conntrack-tools
       pkgs.ipvsadm
-      pkgs.nftables
     ]
     ++ cfg.build.tools;
   };
@@ -169,6 +168,8 @@ in
     default = [
       pkgs.iptables
       pkgs.ipset
+      # Reads what others do in nftables.
+      pkgs.nftables
     ];
     description = "The kernel tools of the daemon.";
   };

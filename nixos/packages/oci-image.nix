@@ -6,6 +6,7 @@
   smartnat-manager,
   iptables,
   ipset,
+  nftables,
 }:
 dockerTools.buildLayeredImage {
   name = "smartnat-manager";
@@ -20,6 +21,7 @@ dockerTools.buildLayeredImage {
         smartnat-manager
         iptables
         ipset
+        nftables
       ];
       pathsToLink = [ "/bin" ];
     })

@@ -1,7 +1,7 @@
 //! Firewalls of others in the way of mapped packets: what they stop is named by `check` and `trace`, and the remedy that is told works.
 
 use bed::peer::{Failure, Proto};
-use bed::{Bed, Daemon, Manifests};
+use bed::{Bed, Daemon, Manifests, eventually};
 
 use crate::support::{assert_served, daemon, manifests, mapping, try_port, try_ports};
 
@@ -222,5 +222,44 @@ fn overwritten_marks_are_named_with_what_they_break() {
     put("prerouting", -140, "meta mark set meta mark and 0x7fff0000 or 0x1");
     assert_served(&bed.client1, Bed::EXT1);
     let found = check(&daemon, &manifests, "marks");
+    assert!(found.iter().all(|f| f.level == "OK"), "{found:#?}");
+}
+
+/// Machines on a bridge that counts as external: their frames only cross it.
+#[test]
+fn frames_that_cross_a_bridge_are_dropped_by_br_netfilter_and_check_says_so() {
+    let bed = Bed::new();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let [one, two] = [&bed.client1, &bed.client2].map(|machine| machine.name());
+    bed.border.ip(&format!(
+        "link add eth7 type bridge\nlink add p1 type veth peer name mach netns {one}\n\
+         link add p2 type veth peer name mach netns {two}\nlink set p1 master eth7\nlink set p2 master eth7\n\
+         link set p1 up\nlink set p2 up\nlink set eth7 up"
+    ));
+    bed.client1.ip("address add 10.77.0.1/24 dev mach\nlink set mach up");
+    bed.client2.ip("address add 10.77.0.2/24 dev mach\nlink set mach up");
+    let daemon = daemon(&bed, &manifests).start();
+    let other: std::net::Ipv4Addr = "10.77.0.2".parse().unwrap();
+    let crosses = || try_port(&bed.client1, Proto::Tcp, other, 7) == Err(Failure::Refused);
+    bed.border.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
+    bed.border.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
+    eventually("frames cross the bridge", || crosses().then_some(()));
+    let found = check(&daemon, &manifests, "bridges");
+    assert!(found.iter().all(|f| f.level == "OK"), "{found:#?}");
+    bed.border.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    let told = || {
+        let found = check(&daemon, &manifests, "bridges");
+        let told = found.into_iter().find(|f| f.level == "FAIL").expect("a failure of group bridges");
+        assert!(told.what.contains("IPv4 frames that only cross eth7"), "{told:?}");
+        told.remedy.split(" (").next().unwrap().to_owned()
+    };
+    assert_eq!(try_port(&bed.client1, Proto::Tcp, other, 7), Err(Failure::Timeout), "they are dropped");
+    bed.border.feed("sh -e", &told());
+    assert!(crosses(), "the general switch is off");
+    bed.border.ip("link set dev eth7 type bridge nf_call_iptables 1");
+    assert_eq!(try_port(&bed.client1, Proto::Tcp, other, 7), Err(Failure::Timeout), "they are dropped again");
+    bed.border.feed("sh -e", &told());
+    assert!(crosses(), "its own switch is off");
+    let found = check(&daemon, &manifests, "bridges");
     assert!(found.iter().all(|f| f.level == "OK"), "{found:#?}");
 }

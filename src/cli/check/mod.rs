@@ -1,6 +1,7 @@
 //! `check`: looks for what would keep SmartNat from working on this box. Every group is a pure function from gathered facts to findings.
 
 mod api;
+mod bridges;
 mod features;
 mod first_smartnat;
 mod foreign;
@@ -98,6 +99,9 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
             findings.extend(sysctls::evaluate(&plan, daemon_runs, &read));
             findings.extend(switches::evaluate(&world.host, &plan, &read));
+            let anywhere = |path: &str| gather.read(path);
+            let entries = |path: &str| std::fs::read_dir(path).ok().map(Iterator::count);
+            findings.extend(bridges::evaluate(&plan, &bridges::gather(world.host.links.keys(), &anywhere, &entries)));
             let in_use = kube_proxy::in_use(&world, &plan);
             let scene =
                 Scene::of(settings.border.marks, settings.border.accept, &world.host, &plan, !in_use.is_empty());

@@ -17,9 +17,12 @@ pub(super) struct Tool {
     version: Ran,
 }
 
+/// By this tool what others do in nftables is read, and nothing else depends on it.
+const NFT: (&str, &str) = ("nft", "nftables");
+
 pub(super) async fn gather(gather: &Gather) -> Vec<Tool> {
     let mut tools = Vec::new();
-    for (name, package) in NEEDED {
+    for (name, package) in NEEDED.into_iter().chain([NFT]) {
         tools.push(Tool { name, package, version: gather.run(name, &["--version"]).await });
     }
     tools
@@ -33,6 +36,12 @@ fn one(tool: &Tool) -> Finding {
     let Tool { name, package, version } = tool;
     let install = format!("apt-get install {package} (or your distribution's package of it)");
     match version {
+        Ran::Missing | Ran::Badly(_) if *name == NFT.0 => Finding::warn(
+            GROUP,
+            "nft does not run here: Mappings work without it, but what tables of nft drop, translate or mark is not seen by \
+             check and trace, nor a native rule that makes iptables call a table incompatible",
+            install,
+        ),
         Ran::Missing => Finding::fail(GROUP, format!("{name} is not on PATH"), install),
         Ran::Badly(why) => Finding::fail(
             GROUP,
@@ -71,6 +80,15 @@ mod tests {
         assert!(f.remedy.contains("apt-get install iptables"), "{f:?}");
         let f = finding(Ran::Badly("Operation not permitted".into()));
         assert!(f.level == Level::Fail && f.remedy.contains("as root"), "{f:?}");
+    }
+
+    #[test]
+    fn without_nft_it_works_and_is_told_what_is_not_seen() {
+        let f = one(&Tool { name: "nft", package: "nftables", version: Ran::Missing });
+        assert_eq!(f.level, Level::Warn);
+        assert!(f.what.contains("not seen by check and trace") && f.remedy.contains("nftables"), "{f:?}");
+        let f = one(&Tool { name: "nft", package: "nftables", version: Ran::Well("nftables v1.0.6 (X)".into()) });
+        assert_eq!(f, Finding::ok(GROUP, "nftables v1.0.6 (X)"));
     }
 
     #[test]
