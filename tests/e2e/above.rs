@@ -82,6 +82,13 @@ fn a_bridge_over_an_external_interface_is_closed_from_the_start() {
     assert_closed(&bed.attacker1);
     assert_told(&daemon, "br0", &["eth1"]);
     assert_served(&bed.client2, Bed::EXT2);
+    for tool in ["iptables-save", "ip6tables-save"] {
+        let rules = bed.border.run(tool);
+        assert!(!rules.contains("-i br0 "), "{tool}: {rules}");
+        let closed = |rule: &str| rules.lines().any(|line| line == rule);
+        assert!(closed("-A SMARTNAT-BORDER -o br0 -j DROP"), "{tool}: {rules}");
+        assert!(closed("-A SMARTNAT-OUT -o br0 -m conntrack --ctdir REPLY -j DROP"), "{tool}: {rules}");
+    }
     let networks = bed.border.run("ipset list SN-INNER");
     assert!(!networks.contains("192.168.50"), "{networks}");
 }
