@@ -3,10 +3,12 @@
 
 mod message;
 mod multicast;
+mod nexthops;
 mod route_socket;
 
 pub(crate) use message::numbers;
 pub(crate) use multicast::{Multicast, Received};
+pub(crate) use nexthops::{Nexthops, Way};
 pub(crate) use route_socket::{RouteSocket, RouteSocketError};
 
 use netlink_packet_core::NetlinkBuffer;

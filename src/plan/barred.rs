@@ -11,7 +11,7 @@ use crate::model::{Host, InterfaceName, is_default_route};
 
 /// The addresses that are barred on this box, and why.
 pub struct Barred<'a> {
-    host: &'a Host,
+    topology: &'a Topology,
     local: HashMap<IpAddr, &'a InterfaceName>,
     broadcasts: HashMap<Ipv4Addr, (Ipv4Net, &'a InterfaceName)>,
     /// IPv4 routes of main that are no default, longest prefix first: the external interface, if every way leads by one.
@@ -24,7 +24,7 @@ struct Way<'a> {
 }
 
 impl<'a> Barred<'a> {
-    pub fn of(host: &'a Host, topology: &Topology) -> Self {
+    pub fn of(host: &'a Host, topology: &'a Topology) -> Self {
         let local = host.addresses().map(|(name, a)| (a.address, name)).collect();
         let broadcasts = host
             .addresses()
@@ -33,7 +33,7 @@ impl<'a> Barred<'a> {
                 _ => None,
             })
             .collect();
-        Barred { host, local, broadcasts, routes: routes(host, topology) }
+        Barred { topology, local, broadcasts, routes: routes(host, topology) }
     }
 
     /// Why nobody can answer at this address, if so.
@@ -45,7 +45,7 @@ impl<'a> Barred<'a> {
         if let Some(interface) = self.local.get(&address) {
             return Some(format!("an address of this box, on {interface}"));
         }
-        if self.host.is_local(address) {
+        if self.topology.is_local(address) {
             return Some("an address of this box".to_owned());
         }
         if let Some((net, interface)) = self.broadcasts.get(&v4) {

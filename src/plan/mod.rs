@@ -4,9 +4,13 @@ mod above;
 mod barred;
 mod claims;
 mod compile;
+mod defaults;
 mod flows;
+mod forged;
 mod gateway;
+mod inner;
 mod names;
+mod netset;
 mod notes;
 mod outcome;
 mod resolve;
@@ -83,16 +87,14 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
         .partition(|l| objects.mappings.get(&l.mapping.key).is_some_and(|m| m.held));
 
     let mut dataplane = compile::host_part(config, &topology);
-    compile::add_objects(config, &topology, &world.host, objects, &local, &mut dataplane);
+    let cluster = compile::addresses_of_objects(&topology, objects);
+    compile::add_objects(config, &topology, &world.host, &cluster, &local, &mut dataplane);
 
-    let mut mappings: BTreeMap<ObjectKey, MappingOutcome> = resolution
-        .served
-        .iter()
-        .map(|mapping| (mapping.key.clone(), outcome::served_elsewhere(mapping, &topology)))
-        .collect();
+    let mut mappings: BTreeMap<ObjectKey, MappingOutcome> = BTreeMap::new();
     let ways = Ways::of(&world.host);
     for l in &local {
-        let mut outcome = outcome::served_here(l, &world.host, &topology);
+        let note = forged::note(l, &topology, &cluster);
+        let mut outcome = outcome::served_here(l, &topology, note);
         if outcome.programmed.ok
             && let Some(found) = ways::outside(&ways, l.mapping, |name| topology.is_outside(name))
         {
@@ -102,6 +104,10 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     }
     for l in &pending {
         mappings.insert(l.mapping.key.clone(), outcome::pending(l));
+    }
+    for mapping in &resolution.served {
+        let elsewhere = || outcome::served_elsewhere(mapping, &topology);
+        mappings.entry(mapping.key.clone()).or_insert_with(elsewhere);
     }
     for (key, refusal) in resolution.refused {
         let service_vip = objects.service_of(&key).filter(|_| refusal.reason.is_of_this_box()).and_then(Service::vip);

@@ -8,7 +8,7 @@ use super::compile::{Handling, LocalMapping};
 use super::notes;
 use super::topology::Topology;
 use super::{ResolvedMapping, ResolvedPort};
-use crate::model::{Host, InterfaceName, NeighbourState};
+use crate::model::{InterfaceName, NeighbourState};
 
 /// What is said about one Mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,12 +176,10 @@ pub(super) fn refused(refusal: Refusal) -> MappingOutcome {
 
 pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -> MappingOutcome {
     let addresses: Vec<String> = mapping.addresses.iter().map(IpAddr::to_string).collect();
-    let refused: Vec<String> = topology
-        .externals
-        .iter()
-        .filter(|e| !e.serves() && mapping.addresses.iter().any(|a| e.addresses.contains(a)))
-        .map(|e| format!("{} has one of them but its gateway is refused", e.name))
-        .collect();
+    let without_gateway: BTreeSet<&str> =
+        mapping.addresses.iter().filter_map(|a| topology.refused(*a)).map(|e| e.name.as_str()).collect();
+    let refused: Vec<String> =
+        without_gateway.into_iter().map(|name| format!("{name} has one of them but its gateway is refused")).collect();
     let mut message = format!("no external interface of this box serves {}", addresses.join(", "));
     if !refused.is_empty() {
         message = format!("{message}; {}", refused.join("; "));
@@ -225,12 +223,12 @@ pub(super) fn pending(local: &LocalMapping) -> MappingOutcome {
     }
 }
 
-pub(super) fn served_here(local: &LocalMapping, host: &Host, topology: &Topology) -> MappingOutcome {
+pub(super) fn served_here(local: &LocalMapping, topology: &Topology, note: Option<String>) -> MappingOutcome {
     let mapping = local.mapping;
     let handled: Vec<(String, Handling)> = mapping
         .ports
         .iter()
-        .map(|p| (format!("{}/{}", p.protocol, p.port), Handling::of(mapping, p, host, topology)))
+        .map(|p| (format!("{}/{}", p.protocol, p.port), Handling::of(mapping, p, topology)))
         .collect();
     let ports = |wanted: Handling| -> String {
         let list: Vec<&str> = handled.iter().filter(|(_, h)| *h == wanted).map(|(p, _)| p.as_str()).collect();
@@ -260,7 +258,7 @@ pub(super) fn served_here(local: &LocalMapping, host: &Host, topology: &Topology
         (true, ProgrammedReason::Programmed, format!("{endpoints} endpoints on this box"))
     };
     let not_chosen = notes::not_chosen(mapping.mode, with(&|h| h != Handling::NoPods));
-    let message = notes::with_notes(message, unanswered.into_iter().chain(not_chosen));
+    let message = notes::with_notes(message, unanswered.into_iter().chain(not_chosen).chain(note));
     let reached = mapping.ports.iter().zip(&handled);
     let pods: BTreeSet<IpAddr> = reached
         .filter(|(_, (_, h))| matches!(h, Handling::Pods | Handling::Service(_)))

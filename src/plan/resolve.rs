@@ -171,6 +171,7 @@ fn find_service(
         seniority,
         addresses: mapping.addresses,
         sources: mapping.sources,
+        named_sources: mapping.named_sources,
         mode: mapping.mode,
         service: service_key,
         service_vip,

@@ -15,6 +15,8 @@ pub struct ResolvedMapping {
     /// All claimed addresses, here or on other boxes, in the order of the spec, each once.
     pub addresses: Vec<IpAddr>,
     pub sources: Sources,
+    /// The allowed sources as the spec names them.
+    pub named_sources: Vec<IpNet>,
     pub mode: MappingMode,
     pub service: ObjectKey,
     /// The Service's first IPv4 ClusterIP, if it has one.
@@ -34,7 +36,10 @@ impl Sources {
     pub fn allows(&self, address: IpAddr) -> bool {
         match self {
             Sources::Everyone => true,
-            Sources::Nets(nets) => nets.iter().any(|n| n.contains(&address)),
+            Sources::Nets(nets) => {
+                let behind = nets.partition_point(|n| n.network() <= address);
+                nets[..behind].last().is_some_and(|n| n.contains(&address))
+            }
         }
     }
 }

@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::gateway::{self, Wish};
+use super::inner::Inner;
+use super::netset::NetSet;
 use super::roles::Roles;
 use super::slots;
 use super::{InterfaceKind, InterfaceOutcome};
-use crate::model::{BorderConfig, Family, Host, InterfaceName, MainRoute, check_interface_name, is_default_route};
+use crate::model::{BorderConfig, Host, InterfaceName, check_interface_name};
 
 /// The host, classified.
 #[derive(Debug, Clone)]
@@ -22,12 +24,29 @@ pub struct Topology {
     pub above: BTreeSet<InterfaceName>,
     /// External interfaces that have a slot, present or away.
     pub externals: Vec<External>,
-    /// Networks of the inside, per family: subnets of inside interfaces and what main routes by them.
-    pub inner: Vec<IpNet>,
+    /// Networks of the inside: subnets of inside interfaces and what main routes by them.
+    pub inner: Inner,
     pub outcomes: Vec<InterfaceOutcome>,
     pub slots: BTreeMap<InterfaceName, u16>,
     /// Addresses on which Mappings are served, each with its place in `externals`: thousands of Mappings ask.
     serving: BTreeMap<IpAddr, usize>,
+    /// As `serving`, of external interfaces that serve nothing.
+    refused: BTreeMap<IpAddr, usize>,
+    local: LocalAddresses,
+}
+
+/// The addresses of the box, and what lo has besides.
+#[derive(Debug, Clone)]
+struct LocalAddresses {
+    single: BTreeSet<IpAddr>,
+    loopback: NetSet,
+}
+
+impl LocalAddresses {
+    fn of(host: &Host) -> Self {
+        let loopback = host.links.get("lo").into_iter().flat_map(|lo| &lo.addresses).map(|a| a.subnet());
+        LocalAddresses { single: host.addresses().map(|(_, a)| a.address).collect(), loopback: loopback.collect() }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -73,32 +92,13 @@ impl Topology {
         let stated = std::iter::once(&config.gateway_interface).chain(&config.inside_interfaces);
         inside.extend(stated.filter(|name| check_interface_name(name).is_ok()).cloned());
 
-        let inside_subnets: BTreeSet<IpNet> = host
-            .addresses()
-            .filter(|(name, _)| is_inside(name))
-            .map(|(_, a)| a.subnet())
-            .filter(|net| !is_default_route(net) && !is_link_local(net))
-            .collect();
-        let inside_routes = host.main_routes.iter().filter(|route| {
-            !is_default_route(&route.destination)
-                && !is_link_local(&route.destination)
-                && route.interface.as_ref().is_some_and(|name| is_inside(name))
-        });
-        // The most specific route decides what is inside, as in the kernel: a wide route by an inside interface does not make the
-        // neighbours of an external one impostors.
-        let of_externals = networks_by(host, is_external);
-        let shared = |net: &IpNet| inside_subnets.iter().any(|inside| inside.contains(net));
-        let mut outside: BTreeSet<IpNet> = of_externals.iter().filter(|net| !shared(net)).copied().collect();
-        // An external interface may share a subnet with the inside; what stands above one shares none.
-        let of_others = networks_by(host, |name| !is_inside(name) && !is_external(name));
-        outside.extend(of_others.difference(&of_externals));
-        let inside_nets = inside_subnets.iter().copied().chain(inside_routes.map(|r| r.destination));
-        let inner = without_covered(inside_nets.flat_map(|net| without_parts(net, &outside)));
+        let inner = Inner::of(host, is_inside, is_external);
+        let shared_with = subnets_of_several(&inner);
 
         let mut outcomes = Vec::new();
         let mut externals = Vec::new();
         for (name, slot) in &slots {
-            let (external, mut outcome) = external(config, host, name, *slot, &inside_subnets);
+            let (external, mut outcome) = external(config, host, name, *slot, &shared_with);
             externals.push(external);
             outcome.notes.extend(roles.crossing(name));
             outcomes.push(outcome);
@@ -129,14 +129,16 @@ impl Topology {
             });
         }
         outcomes.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut serving = BTreeMap::new();
-        for (place, external) in externals.iter().enumerate().filter(|(_, e)| e.serves()) {
+        let (mut serving, mut refused) = (BTreeMap::new(), BTreeMap::new());
+        for (place, external) in externals.iter().enumerate() {
+            let places = if external.serves() { &mut serving } else { &mut refused };
             for address in &external.addresses {
-                serving.entry(*address).or_insert(place);
+                places.entry(*address).or_insert(place);
             }
         }
         let above = roles.above().cloned().collect();
-        Topology { inside, prefixes, above, externals, inner, outcomes, slots, serving }
+        let local = LocalAddresses::of(host);
+        Topology { inside, prefixes, above, externals, inner, outcomes, slots, serving, refused, local }
     }
 
     /// The external interface that holds an address and serves Mappings on it.
@@ -149,9 +151,19 @@ impl Topology {
         self.slots.contains_key(name) || self.above.contains(name)
     }
 
+    /// The external interface that holds an address and serves nothing: its gateway is refused.
+    pub fn refused(&self, address: IpAddr) -> Option<&External> {
+        self.refused.get(&address).map(|place| &self.externals[*place])
+    }
+
+    /// Whether an address belongs to this box, as [`Host::is_local`] says: thousands of ports ask.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.local.single.contains(&address) || self.local.loopback.covering(address).is_some()
+    }
+
     /// Whether an address is reached on the inside other than by a default route.
     pub fn reaches_inside(&self, address: IpAddr) -> bool {
-        self.inner.iter().any(|net| net.contains(&address))
+        self.inner.reaches(address)
     }
 }
 
@@ -160,7 +172,7 @@ fn external(
     host: &Host,
     name: &InterfaceName,
     slot: u16,
-    inside_subnets: &BTreeSet<IpNet>,
+    shared_with: &NetSet,
 ) -> (External, InterfaceOutcome) {
     let table = config.route_table_base + u32::from(slot);
     let Some(link) = host.links.get(name) else {
@@ -199,13 +211,7 @@ fn external(
     let gateway_neighbour = gateway.and_then(|gateway| {
         host.neighbours.iter().find(|n| n.interface == *name && n.address == IpAddr::V4(gateway)).map(|n| n.state)
     });
-    let shared = subnets
-        .iter()
-        .map(|(net, _)| IpNet::V4(*net))
-        .filter(|net| {
-            inside_subnets.iter().any(|inside| is_subnet(inside) && (inside.contains(net) || net.contains(inside)))
-        })
-        .collect();
+    let shared = subnets.iter().map(|(net, _)| IpNet::V4(*net)).filter(|net| shared_with.overlaps(net)).collect();
     let external = External {
         name: name.clone(),
         slot,
@@ -239,45 +245,7 @@ fn addresses_of(link: &crate::model::Link) -> Vec<IpNet> {
     link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
 }
 
-/// Subnets of the interfaces asked for, and what main routes by them, but for their default routes.
-fn networks_by(host: &Host, wanted: impl Fn(&str) -> bool) -> BTreeSet<IpNet> {
-    let subnets = host.addresses().filter(|(name, _)| wanted(name)).map(|(_, a)| a.subnet());
-    let by_them = |route: &&MainRoute| route.interface.as_ref().is_some_and(|name| wanted(name));
-    let routes = host.main_routes.iter().filter(by_them).map(|route| route.destination);
-    subnets.chain(routes.filter(|net| !is_default_route(net))).collect()
-}
-
-/// The networks that remain of one without those of `parts` that are smaller than it.
-fn without_parts(net: IpNet, parts: &BTreeSet<IpNet>) -> Vec<IpNet> {
-    if !parts.iter().any(|part| *part != net && net.contains(part)) {
-        return vec![net.trunc()];
-    }
-    // A network that holds a smaller one has halves.
-    let halves = net.trunc().subnets(net.prefix_len() + 1).into_iter().flatten();
-    halves.filter(|half| !parts.contains(half)).flat_map(|half| without_parts(half, parts)).collect()
-}
-
-/// A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.
-fn is_subnet(net: &IpNet) -> bool {
-    net.prefix_len() < net.max_prefix_len()
-}
-
-/// fe80::/10 stands on every interface and says nothing about inside and outside.
-fn is_link_local(net: &IpNet) -> bool {
-    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
-}
-
-/// Sorted, without networks that another one of the list contains.
-pub fn without_covered(nets: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
-    let sorted: BTreeSet<(Family, IpAddr, u8)> =
-        nets.into_iter().map(|n| (Family::of(n.addr()), n.network(), n.prefix_len())).collect();
-    let mut kept: Vec<IpNet> = Vec::new();
-    for (_, address, prefix_len) in sorted {
-        // The length came from a network of the same family.
-        let Ok(net) = IpNet::new(address, prefix_len) else { continue };
-        if !kept.last().is_some_and(|last| last.contains(&net)) {
-            kept.push(net);
-        }
-    }
-    kept
+/// Subnets of inside interfaces. A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.
+fn subnets_of_several(inner: &Inner) -> NetSet {
+    inner.subnets.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).copied().collect()
 }

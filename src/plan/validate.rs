@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{Refusal, RefusalReason, Sources};
 use crate::api::{MappingMode, MappingPort, MappingSpec, ServicePortRef};
@@ -21,6 +21,8 @@ pub struct ValidatedMapping {
     /// IPv4 for now; in the order of the spec, each once.
     pub addresses: Vec<IpAddr>,
     pub sources: Sources,
+    /// As the spec names them, in its order.
+    pub named_sources: Vec<IpNet>,
     pub mode: MappingMode,
     pub service_name: String,
     /// In the order of the spec; no two with the same port and protocol.
@@ -58,7 +60,8 @@ impl ValidatedMapping {
 pub fn validate(spec: MappingSpec, max_ports: usize) -> Result<ValidatedMapping, Refusal> {
     let mut faults = Faults::default();
     let addresses = addresses(&spec.addresses, &mut faults);
-    let sources = sources(&spec.allowed_sources, &mut faults);
+    let named_sources = sources(&spec.allowed_sources, &mut faults);
+    let sources = together(&named_sources);
     if spec.service_name.is_empty() {
         faults.add(
             RefusalReason::MissingField,
@@ -68,7 +71,7 @@ pub fn validate(spec: MappingSpec, max_ports: usize) -> Result<ValidatedMapping,
     let mode = mode(spec.mode.as_deref(), &mut faults);
     let ports = ports(spec.ports, max_ports, &mut faults);
     faults.none()?;
-    Ok(ValidatedMapping { addresses, sources, mode, service_name: spec.service_name, ports })
+    Ok(ValidatedMapping { addresses, sources, named_sources, mode, service_name: spec.service_name, ports })
 }
 
 /// What is wrong, in the order of finding.
@@ -141,15 +144,12 @@ fn unusable(address: Ipv4Addr) -> Option<&'static str> {
     }
 }
 
-fn sources(texts: &[String], faults: &mut Faults) -> Sources {
-    if texts.is_empty() {
-        return Sources::Everyone;
-    }
+fn sources(texts: &[String], faults: &mut Faults) -> Vec<IpNet> {
     let mut nets = Vec::with_capacity(texts.len());
     for (i, text) in texts.iter().enumerate() {
         let field = format!("spec.allowedSources[{i}]");
         match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(IpNet::V4(net)) => nets.push(net),
+            Ok(net @ IpNet::V4(_)) => nets.push(net.trunc()),
             Ok(IpNet::V6(net)) => faults.add(
                 RefusalReason::AddressFamilyNotSupported,
                 format!("{field}: {net} is IPv6, which is not served yet; use IPv4 networks or addresses"),
@@ -160,8 +160,15 @@ fn sources(texts: &[String], faults: &mut Faults) -> Sources {
             ),
         }
     }
-    // Clears host bits, drops what another one covers and merges neighbours; sorted.
-    let nets: Vec<IpNet> = Ipv4Net::aggregate(&nets).into_iter().map(IpNet::V4).collect();
+    nets
+}
+
+/// Drops what another one covers and merges neighbours; sorted.
+fn together(named: &[IpNet]) -> Sources {
+    if named.is_empty() {
+        return Sources::Everyone;
+    }
+    let nets = IpNet::aggregate(&named.to_vec());
     if nets.iter().any(|n| n.prefix_len() == 0) { Sources::Everyone } else { Sources::Nets(nets) }
 }
 

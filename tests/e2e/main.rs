@@ -18,6 +18,7 @@ mod foreign;
 mod forwarding;
 mod gateways;
 mod grace;
+mod inside_clients;
 mod interfaces;
 mod leaks;
 mod lifecycle;

@@ -7,7 +7,7 @@ use super::backends::Pool;
 use super::tree::{self, Entry, Key};
 use super::{Context, LocalMapping, backends, goto, hook, in_set, not_in_set, source_set};
 use crate::api::MappingMode;
-use crate::model::{Host, ObjectKey, Protocol};
+use crate::model::{ObjectKey, Protocol};
 use crate::plan::topology::Topology;
 use crate::plan::{ResolvedMapping, ResolvedPort};
 use crate::ruleset::{
@@ -30,11 +30,11 @@ pub enum Handling {
 
 impl Handling {
     /// How a port of a Mapping is handled on this host.
-    pub fn of(mapping: &ResolvedMapping, port: &ResolvedPort, host: &Host, topology: &Topology) -> Self {
+    pub fn of(mapping: &ResolvedMapping, port: &ResolvedPort, topology: &Topology) -> Self {
         match (mapping.mode, mapping.service_vip) {
             _ if port.backends.chosen.is_empty() => Handling::NoPods,
             (MappingMode::Direct, _) => Handling::Pods,
-            (MappingMode::Service, Some(vip)) if host.is_local(vip) || topology.reaches_inside(vip) => {
+            (MappingMode::Service, Some(vip)) if topology.is_local(vip) || topology.reaches_inside(vip) => {
                 Handling::Service(SocketAddr::new(vip, port.service_port))
             }
             (MappingMode::Service, _) => Handling::ServiceUnreachable,
@@ -47,19 +47,13 @@ const HANDLER_DEPTH: usize = 1 + backends::MAX_DEPTH;
 /// What is left for the tree below the hook's chain.
 const TREE_DEPTH: usize = MAX_CHAIN_DEPTH - 1 - HANDLER_DEPTH;
 
-pub fn compile(
-    context: &Context,
-    host: &Host,
-    mappings: &[LocalMapping],
-    nat: &mut TableRules,
-    dataplane: &mut Dataplane,
-) {
+pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRules, dataplane: &mut Dataplane) {
     // address -> its ports, each with the chain that handles it
     let mut ports_of: BTreeMap<IpAddr, Vec<(Protocol, u16, String)>> = BTreeMap::new();
     let mut members = Vec::new();
     for local in mappings {
         for port in &local.mapping.ports {
-            let chain = handler(context, host, local.mapping, port, nat, dataplane);
+            let chain = handler(context, local.mapping, port, nat, dataplane);
             for (address, ..) in &local.addresses {
                 ports_of.entry(*address).or_default().push((port.protocol, port.port, chain.clone()));
                 members.push(SetMember::IpPort { address: *address, protocol: port.protocol, port: port.port });
@@ -88,7 +82,6 @@ pub fn compile(
 /// The chain of one port of a Mapping: source, marks, translation.
 fn handler(
     context: &Context,
-    host: &Host,
     mapping: &ResolvedMapping,
     port: &ResolvedPort,
     nat: &mut TableRules,
@@ -119,7 +112,7 @@ fn handler(
         }
     }
 
-    rules.push(match Handling::of(mapping, port, host, context.topology) {
+    rules.push(match Handling::of(mapping, port, context.topology) {
         Handling::Service(address) => {
             if let Some(set) = dataplane.sets.get_mut(SET_SERVICES) {
                 set.members.insert(SetMember::Ip(address.ip()));

@@ -19,7 +19,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::topology::{Topology, without_covered};
+use super::netset::NetSet;
+use super::topology::Topology;
 use super::{ResolvedMapping, Sources};
 use crate::model::{BorderConfig, Family, Host, InterfaceName, MarkLayout, Objects};
 use crate::ruleset::{
@@ -134,34 +135,38 @@ pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
     dataplane
 }
 
-/// Adds what follows from the cluster's objects.
+/// Adds what follows from the cluster's objects; `cluster` are the addresses of endpoints and Services.
 pub fn add_objects(
     config: &BorderConfig,
     topology: &Topology,
     host: &Host,
-    objects: &Objects,
+    cluster: &BTreeSet<IpAddr>,
     mappings: &[LocalMapping],
     dataplane: &mut Dataplane,
 ) {
     let context = Context { config, topology };
-    add_inner_of_objects(topology, objects, dataplane);
+    add_inner_of_objects(topology, cluster, dataplane);
     let mut nat = TableRules::default();
-    dispatch::compile(&context, host, mappings, &mut nat, dataplane);
+    dispatch::compile(&context, mappings, &mut nat, dataplane);
     egress::compile(&context, mappings, &mut nat, dataplane);
     forwarding::compile(topology, host, mappings, dataplane);
     dataplane.tables.insert((Family::Ipv4, Table::Nat), nat);
 }
 
-/// Pods and ClusterIPs that no inside network covers count as inside sources too.
-fn add_inner_of_objects(topology: &Topology, objects: &Objects, dataplane: &mut Dataplane) {
+/// Pods and ClusterIPs. An address that is ours on an external interface stays one, whatever an object says of it.
+pub fn addresses_of_objects(topology: &Topology, objects: &Objects) -> BTreeSet<IpAddr> {
     let pods = objects.slices.values().flat_map(|s| &s.endpoints).flat_map(|e| &e.addresses);
     let services = objects.services.values().flat_map(|s| &s.cluster_ips);
-    // An address that is ours on an external interface stays one, whatever an object says of it.
     let external: BTreeSet<IpAddr> = topology.externals.iter().flat_map(|e| e.addresses.iter().copied()).collect();
-    let single = pods.chain(services).filter(|a| !external.contains(a)).map(|a| IpNet::from(*a));
+    pods.chain(services).filter(|a| !external.contains(a)).copied().collect()
+}
+
+/// Addresses of the cluster that no inside network covers count as inside sources too.
+fn add_inner_of_objects(topology: &Topology, cluster: &BTreeSet<IpAddr>, dataplane: &mut Dataplane) {
+    let single = cluster.iter().map(|a| IpNet::from(*a));
     let mut per_family: BTreeMap<Family, Vec<SetMember>> = BTreeMap::new();
-    for net in without_covered(single.chain(topology.inner.iter().copied())) {
-        per_family.entry(Family::of(net.addr())).or_default().push(SetMember::Net(net));
+    for net in single.chain(topology.inner.iter().copied()).collect::<NetSet>().iter() {
+        per_family.entry(Family::of(net.addr())).or_default().push(SetMember::Net(*net));
     }
     for (family, members) in per_family {
         let set = IpSet::of(SetKind::HashNet(family), members);

@@ -20,7 +20,7 @@ use super::stack;
 use crate::model::{
     Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray,
 };
-use crate::netlink::{RouteSocket, RouteSocketError};
+use crate::netlink::{Nexthops, RouteSocket, RouteSocketError};
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
 use crate::ruleset::{PolicyRule, Route};
 
@@ -64,15 +64,18 @@ async fn look(socket: &mut RouteSocket) -> Result<Host, HostError> {
         }
     }
 
-    let mut main = Vec::new();
+    let mut messages = Vec::new();
     for family in Family::ALL {
         let mut request = RouteMessage::default();
         request.header.address_family = own::address_family(family);
         request.header.table = RouteHeader::RT_TABLE_MAIN;
-        for message in routes(socket, "routes of the main table", request).await? {
-            main.extend(main_routes(&message, &names));
-        }
+        messages.extend(routes(socket, "routes of the main table", request).await?);
     }
+    let nexthops = match messages.iter().any(|message| own::ways(message).is_none()) {
+        true => Nexthops::read().await.map_err(HostError::Nexthops)?,
+        false => Nexthops::default(),
+    };
+    let mut main: Vec<MainRoute> = messages.iter().flat_map(|m| main_routes(m, &names, &nexthops)).collect();
     main.sort();
 
     let own = own_entries(socket, &names).await?;
@@ -257,9 +260,9 @@ fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
 }
 
 /// One entry per way out: a multipath route has several.
-fn main_routes(message: &RouteMessage, names: &Names) -> Vec<MainRoute> {
+fn main_routes(message: &RouteMessage, names: &Names, nexthops: &Nexthops) -> Vec<MainRoute> {
     let Some(Parts { destination, metric, .. }) = Parts::of(message) else { return Vec::new() };
-    let ways = own::ways(message);
+    let ways = own::ways(message).or_else(|| Some(nexthops.ways(own::nexthop(message)?))).unwrap_or_default();
     match message.header.kind {
         RouteType::Unicast => ways
             .into_iter()

@@ -29,6 +29,8 @@ pub enum HostError {
         #[source]
         source: RouteSocketError,
     },
+    #[error("cannot read nexthop objects by rtnetlink, which routes of the main table name")]
+    Nexthops(#[source] io::Error),
     #[error(
         "links, addresses or routes changed during each of {attempts} attempts to read them; find out what keeps \
          changing them with `ip monitor`"

@@ -13,6 +13,7 @@ use netlink_packet_route::rule::{RuleAction as Action, RuleAttribute, RuleFlags,
 
 use super::look::{Names, network};
 use crate::model::{Family, OwnStray, StrayKind};
+use crate::netlink::Way;
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
 use crate::ruleset::{PolicyRule, Route, RouteTarget, RuleAction, RuleSelector};
 
@@ -88,8 +89,8 @@ impl Parts {
     }
 }
 
-/// The ways out of a route: interface index and gateway.
-pub(super) fn ways(message: &RouteMessage) -> Vec<(u32, Option<IpAddr>)> {
+/// The ways out of a route; `None` where it names a nexthop object alone.
+pub(super) fn ways(message: &RouteMessage) -> Option<Vec<Way>> {
     fn way(attributes: &[RouteAttribute]) -> Option<IpAddr> {
         attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Gateway(gateway) => ip(gateway),
@@ -101,13 +102,21 @@ pub(super) fn ways(message: &RouteMessage) -> Vec<(u32, Option<IpAddr>)> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::MultiPath(hops) => {
-                return hops.iter().map(|hop| (hop.interface_index, way(&hop.attributes))).collect();
+                return Some(hops.iter().map(|hop| (hop.interface_index, way(&hop.attributes))).collect());
             }
-            RouteAttribute::Oif(index) => return vec![(*index, way(&message.attributes))],
+            RouteAttribute::Oif(index) => return Some(vec![(*index, way(&message.attributes))]),
             _ => {}
         }
     }
-    Vec::new()
+    nexthop(message).is_none().then(Vec::new)
+}
+
+/// The nexthop object that a route names.
+pub(super) fn nexthop(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::NhId(id) => Some(*id),
+        _ => None,
+    })
 }
 
 pub(super) fn route(message: &RouteMessage, names: &Names) -> Own<Route> {

@@ -1,5 +1,7 @@
 //! The task that keeps looking.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant as Moment};
 
 use netlink_packet_core::{NetlinkBuffer, Parseable};
@@ -13,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::HostError;
 use super::look::{Names, gateways, neighbour, neighbour_address, steady_look};
-use crate::model::Host;
+use crate::model::{Host, InterfaceName, Neighbour};
 use crate::netlink::{Multicast, Received, RouteSocket, messages};
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
 use crate::sources::debounce::Debounce;
@@ -29,7 +31,7 @@ const BOUND: Duration = Duration::from_millis(300);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-const GROUPS: [u32; 9] = [
+const GROUPS: [u32; 10] = [
     MulticastGroup::Link as u32,
     MulticastGroup::Ipv4Ifaddr as u32,
     MulticastGroup::Ipv6Ifaddr as u32,
@@ -40,6 +42,7 @@ const GROUPS: [u32; 9] = [
     MulticastGroup::Neigh as u32,
     // Switches of interfaces (forwarding, rp_filter): no part of a look, see `SourceEvent::SwitchesChanged`.
     MulticastGroup::Ipv4Netconf as u32,
+    MulticastGroup::Nexthop as u32,
 ];
 
 // linux/rtnetlink.h
@@ -125,16 +128,34 @@ async fn watch(refresh: Duration, outlet: &mut Outlet, retry: &mut Duration) -> 
 
 struct Outlet {
     events: mpsc::Sender<SourceEvent>,
-    last: Option<Host>,
+    last: Option<Seen>,
     current: bool,
+}
+
+/// What the last look saw, as far as events are judged by it. There may be many routes, and many events of neighbours.
+struct Seen {
+    names: Names,
+    gateways: BTreeSet<(InterfaceName, IpAddr)>,
+    neighbours: Vec<Neighbour>,
+}
+
+impl Seen {
+    fn of(host: &Host) -> Self {
+        let gateways = gateways(&host.main_routes, &host.own_routes);
+        Seen {
+            names: host.links.iter().map(|(name, link)| (link.index, name.clone())).collect(),
+            gateways: gateways.into_iter().map(|(name, address)| (name.to_owned(), address)).collect(),
+            neighbours: host.neighbours.clone(),
+        }
+    }
 }
 
 impl Outlet {
     async fn look(&mut self, socket: &mut RouteSocket) -> Result<(), End> {
         let begun = Moment::now();
         let host = steady_look(socket).await?;
-        self.send(SourceEvent::Host { host: host.clone(), begun }).await?;
-        self.last = Some(host);
+        self.last = Some(Seen::of(&host));
+        self.send(SourceEvent::Host { host, begun }).await?;
         if !self.current {
             self.send(SourceEvent::State { source: NAME, state: SourceState::Current }).await?;
             self.current = true;
@@ -170,19 +191,18 @@ fn is_switch(message: &[u8]) -> bool {
 }
 
 /// Only gateways are watched, and of them only the folded state: a network full of hosts coming and going causes no looks.
-fn neighbour_matters(payload: &[u8], deleted: bool, last: &Host) -> bool {
+fn neighbour_matters(payload: &[u8], deleted: bool, last: &Seen) -> bool {
     match NeighbourHeader::parse(payload) {
         Ok(header) if header.family != AddressFamily::Inet => return false,
         _ => {}
     }
     let Ok(message) = NeighbourMessage::parse(payload) else { return true };
     let Some(address) = neighbour_address(&message) else { return false };
-    let names: Names = last.links.iter().map(|(name, link)| (link.index, name.clone())).collect();
     // A link that the last look did not see has an event of its own.
-    let Some(interface) = names.get(&message.header.ifindex) else { return false };
-    if !gateways(&last.main_routes, &last.own_routes).contains(&(interface.as_str(), address)) {
+    let Some(interface) = last.names.get(&message.header.ifindex) else { return false };
+    if !last.gateways.contains(&(interface.clone(), address)) {
         return false;
     }
     let known = last.neighbours.iter().find(|n| n.interface == *interface && n.address == address);
-    if deleted { known.is_some() } else { neighbour(&message, &names).as_ref() != known }
+    if deleted { known.is_some() } else { neighbour(&message, &last.names).as_ref() != known }
 }
