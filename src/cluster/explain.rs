@@ -42,17 +42,42 @@ pub fn explain_request(error: &RequestError, server: &str) -> String {
 pub fn explain_status(status: &Status, server: &str) -> String {
     let message = status.message.trim();
     match status.code {
-        401 => format!(
+        401 if !is_denied(message) => format!(
             "the API server {server} does not accept the credential (401): it has expired or was revoked; make a new kubeconfig by \
              deploy/kubeconfig.sh"
         ),
         403 if message.contains("\"system:anonymous\"") => {
             format!("the API server {server} was shown no credential: {message}; see `users` in the kubeconfig")
         }
-        403 => format!("not allowed: {message}; apply deploy/rbac.yaml"),
+        _ if is_denied(message) => format!("{}; {ASK_KEEPER}", refused(status)),
+        403 if lacks_right(message) => format!("not allowed: {message}; apply deploy/rbac.yaml"),
+        403 => format!("{}; {ASK_KEEPER}", refused(status)),
         429 | 503 => format!("the API server {server} is overloaded or not ready ({}): {message}", status.code),
         code => format!("the API server {server} answered {code}: {message}"),
     }
+}
+
+/// What to do about a refusal that no right would change.
+pub const ASK_KEEPER: &str = "no right is missing: ask who keeps the cluster's admission policies, webhooks and quotas to let smartnat-manager do it";
+
+/// A refusal of this one request, in words.
+fn refused(status: &Status) -> String {
+    format!("refused ({}): {}", status.code, status.message.trim())
+}
+
+/// Whether a 403 says that the user has no right to do such a thing at all, to whatever object. The API server words it itself, whoever
+/// decided: `mappings "web" is forbidden: User "x" cannot patch resource "mappings" …`. What admission refuses has a text of its own behind
+/// the same beginning.
+pub fn lacks_right(message: &str) -> bool {
+    let (_, why) = message.split_once("forbidden: ").unwrap_or(("", message));
+    why.starts_with("User \"") && why.contains(" cannot ") && !is_denied(message)
+}
+
+/// Whether an admission policy or webhook refused this one object. Its author chooses the code: 403, 422 and others.
+pub fn is_denied(message: &str) -> bool {
+    let (_, why) = message.split_once("forbidden: ").unwrap_or(("", message));
+    (message.starts_with("admission webhook \"") || why.starts_with("ValidatingAdmissionPolicy '"))
+        && message.contains(" denied ")
 }
 
 fn certificate_error(error: &kube::Error) -> Option<&rustls::Error> {
@@ -105,6 +130,41 @@ mod tests {
         assert!(text.contains("cannot list") && text.contains("deploy/rbac.yaml"), "{text}");
         let text = explain(&status(403, "User \"system:anonymous\" cannot list"), SERVER);
         assert!(text.contains("no credential"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_right_is_told_from_a_refusal_of_one_object() {
+        let rights = [
+            "mappings.smartnat.aureacentral.com \"web\" is forbidden: User \"u\" cannot patch resource \"mappings\" in API group \
+             \"smartnat.aureacentral.com\" in the namespace \"shop\"",
+            "forbidden: User \"u\" cannot get path \"/version\"",
+            "leases is forbidden: User \"u\" cannot create resource \"leases\": Azure does not have opinion for this user",
+        ];
+        for message in rights {
+            assert!(lacks_right(message) && !is_denied(message), "{message}");
+            let text = explain(&status(403, message), SERVER);
+            assert!(text.contains("deploy/rbac.yaml"), "{text}");
+        }
+        let denials = [
+            "mappings.smartnat.aureacentral.com \"web\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: \
+             User \"u\" cannot patch it",
+            "admission webhook \"w.example.com\" denied the request: forbidden: User \"u\" cannot patch resource",
+        ];
+        for message in denials {
+            assert!(!lacks_right(message) && is_denied(message), "{message}");
+        }
+        let quota = "leases \"b\" is forbidden: exceeded quota: q, requested: count/leases=1, used: 0, limited: 0";
+        let others = [
+            quota,
+            "leases \"b\" is forbidden: unable to create new content in namespace x because it is being terminated",
+        ];
+        for (code, message) in
+            denials.iter().flat_map(|m| [(403, m), (401, m), (422, m)]).chain(others.iter().map(|m| (403, m)))
+        {
+            let text = explain(&status(code, message), SERVER);
+            assert!(!text.contains("rbac") && !text.contains("kubeconfig"), "{text}");
+            assert!(text.contains(message) && text.contains("no right is missing"), "{text}");
+        }
     }
 
     #[tokio::test]

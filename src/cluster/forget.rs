@@ -11,6 +11,7 @@ use kube::api::{
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::explain::{ASK_KEEPER, is_denied, lacks_right};
 use super::{FINALIZER, Record, field_manager, lease};
 use crate::api::Mapping;
 use crate::model::ObjectKey;
@@ -37,6 +38,8 @@ pub enum ForgetError {
         "the API server does not let this user {what}: {message}; name an administrator's kubeconfig by --kubeconfig"
     )]
     Forbidden { what: String, message: String },
+    #[error("the API server refuses to {what}: {message}; {ASK_KEEPER}")]
+    Denied { what: String, message: String },
     #[error("could not {what}: no answer within {} s", PATIENCE.as_secs())]
     Slow { what: String },
     #[error("could not {what}")]
@@ -313,8 +316,11 @@ async fn within<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -
     let what = || what.to_owned();
     match tokio::time::timeout(PATIENCE, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 && lacks_right(&status.message) => {
             Err(ForgetError::Forbidden { what: what(), message: status.message })
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 || is_denied(&status.message) => {
+            Err(ForgetError::Denied { what: what(), message: status.message })
         }
         Ok(Err(source)) => Err(ForgetError::Request { what: what(), source }),
         Err(_) => Err(ForgetError::Slow { what: what() }),

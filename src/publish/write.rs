@@ -5,13 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::Status;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::decide::Step;
 use crate::api::{Mapping, MappingStatus};
 use crate::cluster::clock::{self, ClockError};
-use crate::cluster::explain;
+use crate::cluster::{ASK_KEEPER, explain, is_denied, lacks_right};
 use crate::cluster::{FINALIZER, Record, Session, field_manager, owns_status_as_foreigner};
 use crate::error_chain;
 use crate::model::ObjectKey;
@@ -121,6 +122,9 @@ impl Writer {
 fn judge(key: &ObjectKey, step: &Step, what: &'static str, error: kube::Error) -> WriteError {
     match &error {
         kube::Error::Api(status) => match status.code {
+            // A policy, webhook or quota refused this object, under whatever code; others may pass.
+            _ if is_denied(&status.message) => denied(key, what, status),
+            403 if !lacks_right(&status.message) => denied(key, what, status),
             409 => WriteError::Outdated(key.clone()),
             // A test of a JSON patch did not hold (RFC 6902, 5). Other answers of that code are about what was sent.
             422 if !matches!(step, Step::Apply(_)) => WriteError::Outdated(key.clone()),
@@ -131,6 +135,10 @@ fn judge(key: &ObjectKey, step: &Step, what: &'static str, error: kube::Error) -
         },
         _ => WriteError::Failed { what, source: error },
     }
+}
+
+fn denied(key: &ObjectKey, what: &'static str, status: &Status) -> WriteError {
+    WriteError::Rejected { key: key.clone(), what, message: format!("{}; {ASK_KEEPER}", status.message.trim()) }
 }
 
 /// RFC 6902. Always with tests of uid and resourceVersion: what was decided holds for that version only.

@@ -76,6 +76,68 @@ fn without_the_right_to_write_finalizers_what_is_served_goes_on_and_what_is_new_
     without_a_right_to_write("mappings");
 }
 
+/// A policy of the cluster that denies the daemon what it writes to this one Mapping, under that reason; and everybody to `canary`, by which
+/// it is seen to be in force.
+fn deny(lab: &Lab, is_status: bool, name: &str, reason: &str) {
+    let kind = "admissionregistration.k8s.io/v1";
+    let metadata = json!({"name": name});
+    let rule = json!({
+        "apiGroups": ["smartnat.aureacentral.com"], "apiVersions": ["*"], "operations": ["UPDATE"],
+        "resources": ["mappings", "mappings/status"],
+    });
+    let part = if is_status { "has(request.subResource)" } else { "!has(request.subResource)" };
+    let expression = format!(
+        "object.metadata.name != 'canary' && !(object.metadata.name == '{name}' && {part} && \
+         request.userInfo.username.contains('smartnat'))"
+    );
+    lab.control.apply(json!({
+        "apiVersion": kind, "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": {
+            "failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": expression, "reason": reason, "message": "not today"}],
+        },
+    }));
+    lab.control.apply(json!({
+        "apiVersion": kind, "kind": "ValidatingAdmissionPolicyBinding", "metadata": metadata,
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }));
+    let mut tries = 0;
+    eventually_within(PATIENCE, "the policy is in force", || {
+        tries += 1;
+        let annotation = format!("try={tries}-{reason}");
+        let told = lab.control.try_kubectl(&["annotate", "--overwrite", "mapping", "canary", &annotation]);
+        holds(told.is_err_and(|e| e.contains(&format!("'{name}'"))))
+    });
+}
+
+/// A refusal of one object is no missing right, and holds nobody else up; the policy's author chooses the code.
+#[test]
+fn a_policy_that_denies_one_mapping_is_told_as_such_and_concerns_it_alone() {
+    let lab = Lab::new();
+    let daemon = lab.daemon().start();
+    lab.put(&web("canary", &[Bed::EXT1B]));
+    lab.await_programmed("canary");
+    for (is_status, reason) in [(false, "Forbidden"), (false, "Invalid"), (true, "RequestEntityTooLarge")] {
+        let name = format!("denied-{}", reason.to_lowercase());
+        deny(&lab, is_status, &name, reason);
+        lab.put(&web(&name, &[Bed::EXT1]));
+        let line = eventually_within(PATIENCE, "it is told", || {
+            let log = daemon.log();
+            log.lines()
+                .rev()
+                .find(|l| l.contains("not today") && l.contains(&format!("default/{name}")))
+                .map(str::to_owned)
+        });
+        assert!(line.contains("no right is missing") && !line.contains("rbac"), "{line}");
+        let other = format!("other-{}", reason.to_lowercase());
+        lab.put(&web(&other, &[Bed::EXT2]));
+        lab.await_programmed(&other);
+        assert_served(&lab.bed.client2, Bed::EXT2);
+        assert!(source(&daemon, "status").is_none_or(|s| s["state"] == "current"));
+        lab.control.kubectl(&["delete", "validatingadmissionpolicybinding", &name]);
+        lab.control.kubectl(&["delete", "mapping", &name, &other, "--timeout=60s"]);
+    }
+}
+
 #[test]
 fn without_the_right_to_leases_mappings_are_served_and_answered_all_the_same() {
     let lab = Lab::new();

@@ -78,7 +78,7 @@ impl Trouble {
             }
         };
         match (status.code, resource) {
-            (403, _) if !status.message.contains("\"system:anonymous\"") => {
+            (403, _) if cluster::lacks_right(&status.message) && !status.message.contains("\"system:anonymous\"") => {
                 Trouble { what: format!("not allowed: {}", status.message), remedy: "apply deploy/rbac.yaml" }
             }
             (404, Resource::Mappings) => Trouble {

@@ -5,6 +5,7 @@
 
 mod directory;
 mod parse;
+mod stream;
 mod strict;
 #[cfg(test)]
 mod tests;

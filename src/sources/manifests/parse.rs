@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::stream::documents;
 use super::strict::StrictMapping;
 use crate::model::{ObjectKey, Objects};
 use crate::sources::convert::{self, Converted};
@@ -95,32 +96,6 @@ fn json_message(error: &serde_json::Error) -> String {
         Some(end) if error.line() > 0 => text[..end].to_owned(),
         _ => text,
     }
-}
-
-/// The documents of a YAML stream that hold anything, each with the number of its first line that does. A line that begins with `---` and
-/// goes on with white space or not at all is a document's start wherever it stands (YAML 1.2.2, 9.1.2: c-forbidden).
-fn documents(text: &str) -> Vec<(usize, &str)> {
-    let mut starts = vec![(1, 0)];
-    let mut offset = 0;
-    for (i, line) in text.split_inclusive('\n').enumerate() {
-        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
-            starts.push((i + 1, offset));
-        }
-        offset += line.len();
-    }
-    let ends = starts.iter().skip(1).map(|&(_, offset)| offset).chain([text.len()]);
-    let mut documents = Vec::new();
-    for (&(line, start), end) in starts.iter().zip(ends.collect::<Vec<_>>()) {
-        let document = &text[start..end];
-        let is_content = |l: &str| {
-            let l = l.strip_prefix("---").unwrap_or(l).trim_start_matches('\u{feff}').trim();
-            !(l.is_empty() || l.starts_with('#') || l == "...")
-        };
-        if document.lines().any(is_content) {
-            documents.push((line, document));
-        }
-    }
-    documents
 }
 
 /// What kind of object it is. Read first, because it may stand behind everything else.

@@ -71,6 +71,37 @@ fn a_stream_of_documents_and_lists_is_read_whole() {
 }
 
 #[test]
+fn directives_belong_to_the_document_behind_them() {
+    let (a, b) = (service("a"), service("b"));
+    let tag = "%TAG !k! tag:yaml.org,2002:\n";
+    let streams = [
+        format!("%YAML 1.2\n---\n{a}---\n{b}"),
+        format!("\u{feff}%YAML 1.2\n---\n{a}...\n%YAML 1.2\n---\n{b}"),
+        format!(
+            "# first a comment\n\n%YAML 1.2 # and one behind\n# between\n{tag}---\n{a}...\n# end\n{tag}---\n{b}...\n"
+        ),
+        format!("%YAML 1.2\r\n---\r\n{}...\r\n{}", a.replace('\n', "\r\n"), b.replace('\n', "\r\n")),
+        format!("%YAML 1.1\n--- # the first\n{a}... # its end\n{b}"),
+        format!("...\n%YAML 1.2\n---\n...\n%YAML 1.2\n---\n{a}---\n# nothing\n---\n{b}"),
+    ];
+    for text in streams {
+        let content = yaml(&text).unwrap_or_else(|e| panic!("{e:?} in {text}"));
+        assert_eq!(services(&content.objects), ["a", "b"], "{text}");
+    }
+    // A text may hold lines that begin with a percent sign.
+    let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations: {x: 'one\n\n%two'}\n";
+    assert_eq!(services(&yaml(text).unwrap().objects), ["a"]);
+    // Faults keep their place.
+    for (text, line) in
+        [("%YAML 1.2\n---\nkind: [\n", 3..=4), ("# x\n%YAML 1.2\n---\na: b\n", 1..=2), ("%YAML 1.2\n", 1..=2)]
+    {
+        let fault = yaml(text).unwrap_err();
+        let at = fault.position.map(|p| p.line);
+        assert!(at.is_some_and(|at| line.contains(&at)), "{fault:?} of {text}");
+    }
+}
+
+#[test]
 fn a_separator_inside_a_block_text_ends_it_only_at_the_first_column() {
     let text =
         format!("apiVersion: v1\nkind: ConfigMap\ndata:\n  text: |\n    one\n    ---\n    two\n---\n{}", service("a"));
