@@ -12,7 +12,7 @@ use bed::{Bed, Endpoints, Layout, Mapping, Namespace, Options, Service, eventual
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
 /// The machine is emulated: what takes milliseconds takes seconds there.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const INSTALL: Duration = Duration::from_secs(240);
