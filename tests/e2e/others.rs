@@ -159,6 +159,24 @@ fn who_stops_mapped_packets_is_named_with_a_remedy_that_makes_them_flow() {
     }
 }
 
+/// iptables calls such a table incompatible and shows nothing of it; nft does.
+#[test]
+fn a_native_rule_among_those_of_iptables_is_seen() {
+    let bed = Bed::new();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let daemon = daemon(&bed, &manifests).start();
+    assert_served(&bed.client1, Bed::EXT1);
+    bed.border.run("nft insert rule ip filter FORWARD ct state new,established counter drop");
+    let answers = try_ports(&bed.client1, Bed::EXT1);
+    assert!(answers.iter().all(Result::is_err), "it stops nothing: {answers:?}");
+    let found = check(&daemon, &manifests, "foreign");
+    let told = found.iter().find(|f| f.level == "FAIL" && f.what.contains("iptables table filter, chain FORWARD"));
+    let told = told.unwrap_or_else(|| panic!("{found:#?}"));
+    assert!(told.what.contains("ct state established,new counter"), "{told:?}");
+    bed.border.feed("sh -e", told.remedy.split(" (").next().unwrap());
+    assert_served(&bed.client1, Bed::EXT1);
+}
+
 #[test]
 fn a_firewall_that_lets_mapped_packets_pass_is_no_failure() {
     let bed = Bed::new();
