@@ -1,7 +1,7 @@
 //! mangle INPUT and FORWARD: the border. Behind nat, ahead of every filter rule, so that no ACCEPT there can open it.
 //!
-//! From an external interface (and from any that is not known to be inside) pass only packets of mapped connections, replies to
-//! connections begun inside, and what the openings name. The last rule drops everything, tracked or not.
+//! From an external interface (and from any that is not known to be inside) pass only packets of mapped connections,
+//! replies to connections begun inside, and what the openings name. The last rule drops everything, tracked or not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,8 +35,8 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     input.extend(mapped(context));
     input.extend(context.inside_interfaces().map(|inside| Rule::new([inside], Target::Return)));
     input.extend(replies(context));
-    // Openings are for outsiders: whoever claims to come from the inside must not get an answer sent there. Neighbours in a shared
-    // subnet are no impostors.
+    // Openings are for outsiders: whoever claims to come from the inside must not get an answer sent there. Neighbours
+    // in a shared subnet are no impostors.
     let shared = context.topology.externals.iter().filter(|e| shares(context, e, family));
     input.extend(shared.map(|e| Rule::new([Match::InInterface(e.name.clone())], goto(OPEN))));
     input.push(Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], Target::Drop));
@@ -58,8 +58,9 @@ fn shares(context: &Context, external: &External, family: Family) -> bool {
 /// Clients' packets of mapped connections.
 fn mapped(context: &Context) -> Vec<Rule> {
     let marks = context.marks();
-    // A client's packets go in the original direction; a reply of a pod never arrives here. A connection that a pod began towards a
-    // mapped address (inside slot) is continued from the inside only, except where the two share a subnet.
+    // A client's packets go in the original direction; a reply of a pod never arrives here. A connection that a pod
+    // began towards a mapped address (inside slot) is continued from the inside only, except where the two share a
+    // subnet.
     let mut rules = vec![Rule::new(
         [
             Match::CtDirection(CtDirection::Original),
@@ -108,8 +109,8 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
         rules.extend([135, 136].map(|kind| {
             Rule::new([Match::IpProtocol("ipv6-icmp"), Match::Icmp6Type(kind), Match::HopLimit(255)], Target::Return)
         }));
-        // RFC 3810, 5.1.14: a listener query comes from the link. Without the answer a switch that snoops no longer sends solicitations
-        // here, and no neighbour finds the box.
+        // RFC 3810, 5.1.14: a listener query comes from the link. Without the answer a switch that snoops no longer
+        // sends solicitations here, and no neighbour finds the box.
         rules.push(Rule::new(
             [
                 Match::Source(LINK_LOCAL6.into()),

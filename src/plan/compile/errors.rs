@@ -1,8 +1,8 @@
 //! mangle OUTPUT: ICMP errors that the box itself sends.
 //!
-//! Some are sent before any rule has seen the packet that they complain about (an unknown hop-by-hop option, a fragment without its
-//! rest), others behind PREROUTING but ahead of the border. Whoever can make the box send one learns that it is there, and may have it
-//! sent to others.
+//! Some are sent before any rule has seen the packet that they complain about (an unknown hop-by-hop option, a fragment
+//! without its rest), others behind PREROUTING but ahead of the border. Whoever can make the box send one learns that
+//! it is there, and may have it sent to others.
 
 use super::{FamilySets, goto, in_set, jump};
 use crate::model::Family;
@@ -67,8 +67,8 @@ pub fn compile(family: Family, mangle: &mut TableRules) {
             Rule::new([Match::CtState(CtState::Invalid)], goto(OUT_STRAY)),
         ],
     );
-    // About packets of no connection. "Destination unreachable" and the like tell the inside what it needs, also where its packets are
-    // not tracked. A redirect would lead neighbours past the border: IPv6 has no parameter against it.
+    // About packets of no connection. "Destination unreachable" and the like tell the inside what it needs, also where
+    // its packets are not tracked. A redirect would lead neighbours past the border: IPv6 has no parameter against it.
     let mut stray = vec![
         drop(kind(errors.redirect)),
         Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Destination)], Target::Return),

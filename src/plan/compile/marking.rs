@@ -1,7 +1,7 @@
 //! mangle PREROUTING and OUTPUT: which interface a connection belongs to.
 //!
-//! The first packet decides and writes the slot into the connection mark; every later packet from the inside takes its way out from there.
-//! The number of rules depends on the number of interfaces only.
+//! The first packet decides and writes the slot into the connection mark; every later packet from the inside takes its
+//! way out from there. The number of rules depends on the number of interfaces only.
 
 use ipnet::Ipv6Net;
 
@@ -59,13 +59,14 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     }
 }
 
-/// What begins outside is for an address of the box. The rest goes no farther, so that nothing answers it: "time exceeded" and
-/// "fragmentation needed" are sent before FORWARD is asked.
+/// What begins outside is for an address of the box. The rest goes no farther, so that nothing answers it: "time
+/// exceeded" and "fragmentation needed" are sent before FORWARD is asked.
 fn strays(family: Family) -> Vec<Rule> {
     match family {
         Family::Ipv4 => vec![
             Rule::new([Match::DestinationElsewhere], Target::Drop),
-            // Options are answered behind PREROUTING, and "record route" has the inside's addresses written down on the way.
+            // Options are answered behind PREROUTING, and "record route" has the inside's addresses written down on the
+            // way.
             Rule::new([Match::Ipv4Options], Target::Drop),
         ],
         Family::Ipv6 => vec![
@@ -81,9 +82,10 @@ fn strays(family: Family) -> Vec<Rule> {
     }
 }
 
-/// Of IPv6 the kernel knows no martians: whoever sends in the name of the box would be believed, and sent on. Two things have such a
-/// source rightly. A neighbour may have a link-local address that the box has on another link, for instance fe80::1; it is not
-/// forwarded. And what the box itself sends to a group comes back to it by the interface that it left by.
+/// Of IPv6 the kernel knows no martians: whoever sends in the name of the box would be believed, and sent on. Two
+/// things have such a source rightly. A neighbour may have a link-local address that the box has on another link, for
+/// instance fe80::1; it is not forwarded. And what the box itself sends to a group comes back to it by the interface
+/// that it left by.
 fn from_itself() -> Rule {
     let matches = [Match::NotSource(LINK_LOCAL6.into()), Match::NotDestination(MULTICAST6.into()), Match::SourceLocal];
     Rule::new(matches, Target::Drop)
@@ -102,8 +104,8 @@ fn inside(context: &Context, mangle: &mut TableRules) {
         INSIDE.to_owned(),
         vec![
             Rule::new([context.no_slot()], goto(INSIDE_NEW)),
-            // Whoever on the inside speaks for a client is an impostor. Sent out by the slot's table, its packet would make the kernel
-            // drop the whole connection: a masqueraded one must not change its interface.
+            // Whoever on the inside speaks for a client is an impostor. Sent out by the slot's table, its packet would
+            // make the kernel drop the whole connection: a masqueraded one must not change its interface.
             Rule::new(
                 [
                     Match::CtDirection(CtDirection::Original),
@@ -130,7 +132,8 @@ fn inside(context: &Context, mangle: &mut TableRules) {
         mangle.chains.insert(
             EGRESS.to_owned(),
             vec![
-                // Not the beginning of a connection: an answer on one that was cut. As a connection of the pod's own it would go on.
+                // Not the beginning of a connection: an answer on one that was cut. As a connection of the pod's own it
+                // would go on.
                 Rule::new([Match::Protocol(Protocol::Tcp), Match::NotSyn], Target::Drop),
                 Rule::new([], Target::MapMark { set: SET_EGRESS.to_owned() }),
                 Rule::new([], Target::SaveMark { mask: marks.slot_mask() }),
@@ -145,8 +148,8 @@ fn inside(context: &Context, mangle: &mut TableRules) {
     mangle.chains.insert(INSIDE_NEW.to_owned(), new);
 }
 
-/// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way. A connection that the box
-/// begins through an external interface is marked.
+/// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way. A
+/// connection that the box begins through an external interface is marked.
 fn output(context: &Context, family: Family, mangle: &mut TableRules) {
     let marks = context.marks();
     let begun_inside = |value| Match::ConnMark { value, mask: marks.begun_inside(), invert: false };
@@ -168,8 +171,8 @@ fn output(context: &Context, family: Family, mangle: &mut TableRules) {
     mangle.chains.insert(OUT_NEW.to_owned(), leaving(context));
 }
 
-/// Connections begun inside that leave by an external interface remember it, so that the border knows their replies. Reached from
-/// OUTPUT and from the border, so that POSTROUTING, which every packet passes, needs no hook.
+/// Connections begun inside that leave by an external interface remember it, so that the border knows their replies.
+/// Reached from OUTPUT and from the border, so that POSTROUTING, which every packet passes, needs no hook.
 fn leaving(context: &Context) -> Vec<Rule> {
     let marks = context.marks();
     let mark = |slot| Target::SetConnMark {

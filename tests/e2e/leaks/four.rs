@@ -67,7 +67,8 @@ pub fn barrage(from: Ipv4Addr, to: Ipv4Addr) -> Vec<Vec<u8>> {
     let mut big = udp_packet(source, port(9090), &[0; 1400]);
     big[6] = 0x40;
     packets.push(checksummed(big));
-    // Echo, timestamp, information, address mask and domain name requests, router solicitation, traceroute, and their answers.
+    // Echo, timestamp, information, address mask and domain name requests, router solicitation, traceroute, and their
+    // answers.
     for kind in [0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 30, 37] {
         packets.push(icmp_packet(from, to, Icmp { kind, code: 0, rest: 0x0003_0001 }, &[0; 12]));
     }

@@ -10,8 +10,8 @@ const FRAGMENT: u8 = 44;
 const NOTHING: u8 = 59;
 const DESTINATION: u8 = 60;
 
-/// Options as hop-by-hop and as destination options (RFC 8200, 4.2): unknown with each of the four actions, jumbo (with and without
-/// reason), router alert (whole and cut), too long, tunnel limit, home address.
+/// Options as hop-by-hop and as destination options (RFC 8200, 4.2): unknown with each of the four actions, jumbo (with
+/// and without reason), router alert (whole and cut), too long, tunnel limit, home address.
 const OPTIONS: &[[u8; 6]] = &[
     [0x1e, 4, 0, 0, 0, 0],
     [0x5e, 4, 0, 0, 0, 0],

@@ -64,7 +64,8 @@ fn nobody_inside_is_led_past_the_border() {
     let _daemon = daemon(&bed, &manifests).start();
     bed.border.set_sysctl("net/ipv6/conf/all/forwarding", "1");
     let ears = Sniffer::start(&bed.border, "eth0");
-    // By eth0 in and out, to a neighbour and by a neighbour's link-local address: the kernel would name the shorter way.
+    // By eth0 in and out, to a neighbour and by a neighbour's link-local address: the kernel would name the shorter
+    // way.
     let mac = Mac::of(Bed::CORE);
     bed.border.ip(&format!(
         "neigh replace 2001:db8:a::77 lladdr {mac} nud permanent dev eth0\n\
