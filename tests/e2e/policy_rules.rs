@@ -237,16 +237,69 @@ fn marks_that_others_restore_do_no_harm_in_a_shared_subnet() {
 fn an_interface_that_goes_and_comes_back_is_guarded_from_its_first_packet() {
     let bed = Bed::new();
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
-    let daemon = daemon(&bed, &manifests).start();
+    let _daemon = daemon(&bed, &manifests).start();
     bed.border.feed("nft -f -", &restoring(-149, &["prerouting"]));
     assert_flows(&bed.client1, Bed::CLIENT1, Bed::EXT1, 53);
     bed.unplug("eth1");
     let away = bed.border.run("ip rule show");
     assert!(away.contains("iif eth1 [detached] goto 101"), "{away}");
-    daemon.passes(1);
     bed.plug_again("eth1");
     eventually("it is served again", || {
         flow(&bed.client1, Bed::CLIENT1, Bed::EXT1, 53).iter().all(Result::is_ok).then_some(())
     });
     assert_served(&bed.client1, Bed::EXT1);
+}
+
+#[test]
+fn rules_of_others_that_take_mapped_traffic_are_named_by_check_with_a_remedy_that_works() {
+    let bed = Bed::new();
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let daemon = daemon(&bed, &manifests).start();
+    let told = || {
+        let output = daemon.command(&["check", "--manifests", manifests.dir().to_str().unwrap()]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("  rules  ")).collect();
+        assert!(!lines.is_empty(), "{text}");
+        lines.join("\n")
+    };
+    bed.border.ip("route add default via 10.0.0.1 table 77\nroute add 100.64.0.0/10 via 10.0.0.1 table 52");
+    // As others have them, and harmless.
+    bed.border.ip(
+        "rule add pref 9 fwmark 0x200/0xf00 lookup 77\nrule add pref 5270 lookup 52\nrule add pref 512 lookup main\n\
+         rule add pref 100 lookup local\nrule del pref 0",
+    );
+    let well = told();
+    assert!(well.starts_with("OK") && well.contains("policy rules of others"), "{well}");
+    assert_served(&bed.client1, Bed::EXT1);
+
+    for (rule, part) in [
+        ("50 lookup main", "50: from all lookup main decides about"),
+        ("50 iif eth0 lookup 77", "50: from all iif eth0 lookup 77 decides about replies"),
+        ("50 from 10.244.0.0/16 lookup 77", "50: from 10.244.0.0/16 lookup 77 decides about replies"),
+        ("50 not fwmark 0xca6c lookup 77", "50: not from all fwmark 0xca6c lookup 77 decides about replies"),
+        ("50 goto 200", "50: from all goto 200 decides about"),
+        ("50 prohibit", "50: from all prohibit decides about"),
+    ] {
+        bed.border.ip(&format!("rule add pref 200 nop\nrule add pref {rule}"));
+        assert_dropped_or_refused(&bed);
+        let found = told();
+        assert!(found.starts_with("FAIL") && found.contains(part), "{rule}: {found}");
+        bed.border.ip("rule del pref 50\nrule del pref 200");
+        assert_served(&bed.client1, Bed::EXT1);
+    }
+    // Of packets from clients some take another way than the plan's.
+    bed.border.ip("route add unreachable 10.244.0.0/16 table 79\nrule add pref 300 iif eth1 lookup 79");
+    assert_dropped_or_refused(&bed);
+    let found = told();
+    assert!(found.contains("300: from all iif eth1 lookup 79 decides about") && found.contains("packets from clients"));
+    bed.border.ip("rule add pref 299 iif eth1 lookup main");
+    assert_served(&bed.client1, Bed::EXT1);
+}
+
+/// No client gets an answer from a pod.
+#[track_caller]
+fn assert_dropped_or_refused(bed: &Bed) {
+    for (proto, port) in crate::support::PORTS {
+        assert!(try_port(&bed.client1, proto, Bed::EXT1, port).is_err(), "{proto}");
+    }
 }

@@ -51,7 +51,6 @@ fn forwarding_is_switched_on_where_clients_and_pods_come_in_and_put_back_by_clea
         assert_alive(&stream);
         assert_served(&bed.client1, Bed::EXT1);
     }
-    daemon.passes(2);
     assert_eq!(forwarding(&bed, "side"), "0", "nothing of ours goes by it");
     let told = check(&daemon, "WARN");
     assert!(told.contains("net/ipv4/conf/side/forwarding is 0") && told.contains("10.77.0.0/24"), "{told}");

@@ -11,6 +11,7 @@ mod kube_proxy;
 mod mappings;
 mod marks;
 mod native;
+mod policy_rules;
 mod privileges;
 mod routes;
 mod switches;
@@ -27,6 +28,7 @@ use crate::apply::Tools;
 use crate::model::{World, printable};
 use crate::plan;
 use crate::settings::Settings;
+use crate::sources::host::read_foreign_rules;
 use gather::Gather;
 
 /// How bad a finding is.
@@ -94,6 +96,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let plan = plan::plan(&settings.border, &world);
             findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
             findings.extend(routes::evaluate(&world.host, &plan));
+            findings.extend(policy_rules::evaluate(&plan, settings.border.marks, &read_foreign_rules().await));
             findings.extend(mappings::evaluate(&plan));
             let daemon_runs = super::status::daemon_answers(settings.monitor).await;
             let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));

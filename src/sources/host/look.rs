@@ -27,9 +27,9 @@ use crate::ruleset::{PolicyRule, Route};
 /// Interface names by index.
 pub(crate) type Names = BTreeMap<u32, InterfaceName>;
 
-const ATTEMPTS: u32 = 10;
+pub(super) const ATTEMPTS: u32 = 10;
 /// Pause before the second attempt; grows by as much each time.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 const ENOENT: i32 = 2;
 
 /// Looks until no dump was interrupted by a change.
@@ -158,7 +158,7 @@ async fn dump_links(socket: &mut RouteSocket) -> Result<Vec<LinkMessage>, HostEr
         .collect())
 }
 
-async fn read(
+pub(super) async fn read(
     socket: &mut RouteSocket,
     what: &'static str,
     request: RouteNetlinkMessage,
@@ -166,7 +166,7 @@ async fn read(
     socket.dump(request).await.map_err(|source| HostError::Read { what, source })
 }
 
-async fn routes(
+pub(super) async fn routes(
     socket: &mut RouteSocket,
     what: &'static str,
     request: RouteMessage,

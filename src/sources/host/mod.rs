@@ -2,6 +2,7 @@
 //!
 //! Events only say that something may have changed; what is delivered is always a complete look.
 
+mod foreign;
 mod look;
 mod own;
 mod stack;
@@ -12,6 +13,7 @@ use std::io;
 use crate::model::Host;
 use crate::netlink::{RouteSocket, RouteSocketError};
 
+pub use foreign::{ForeignAction, ForeignRule, ForeignRules, read_foreign_rules};
 pub use watch::run;
 
 pub(crate) use look::{names, own_entries};

@@ -56,6 +56,10 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    pub(super) fn table(&self) -> u32 {
+        self.table
+    }
+
     /// `None` when it is neither IPv4 nor IPv6.
     pub(super) fn of(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;

@@ -1,0 +1,347 @@
+//! Policy rules of others that decide about traffic of Mappings, ahead of ours or ahead of the main table.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Finding;
+use crate::error_chain;
+use crate::model::MarkLayout;
+use crate::plan::{InterfaceKind, Plan};
+use crate::ruleset::ownership::{PRIORITY_BEHIND, PRIORITY_FROM, PRIORITY_MARK, PRIORITY_OUTSIDE};
+use crate::ruleset::{LOCAL_TABLE, MAIN_TABLE};
+use crate::sources::host::{ForeignAction, ForeignRule, ForeignRules, HostError};
+
+const GROUP: &str = "rules";
+/// Of the kernel's own rule for the main table.
+const MAIN_PRIORITY: u32 = 32_766;
+
+pub(super) fn evaluate(plan: &Plan, marks: MarkLayout, read: &Result<ForeignRules, HostError>) -> Vec<Finding> {
+    let foreign = match read {
+        Ok(foreign) => foreign,
+        Err(error) => {
+            let what = format!("policy rules of others have not been looked at: {}", error_chain(error));
+            return vec![Finding::warn(GROUP, what, "run check as root on the box itself")];
+        }
+    };
+    let traffic = Traffic::of(plan, marks);
+    let mut findings: Vec<Finding> = foreign
+        .rules
+        .iter()
+        // Everybody's look into the local table comes to the same as our twins.
+        .filter(|rule| rule.priority < MAIN_PRIORITY && rule.action != ForeignAction::Lookup(LOCAL_TABLE))
+        .filter_map(|rule| judge(rule, foreign, &traffic))
+        .collect();
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            GROUP,
+            format!(
+                "none of {} IPv4 policy rules of others decides about replies to clients, packets from clients to {} pods and \
+                 ClusterIPs of Mappings, or the box's own from external addresses (IPv6 has no rules of SmartNat)",
+                foreign.rules.len(),
+                traffic.behind.len()
+            ),
+        ));
+    }
+    findings
+}
+
+/// Certainty that a rule takes a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Takes {
+    No,
+    Some,
+    All,
+}
+
+/// What must not be decided by others.
+struct Traffic {
+    inside: Vec<String>,
+    externals: Vec<String>,
+    addresses: BTreeSet<IpAddr>,
+    /// Pods and ClusterIPs of Mappings.
+    behind: BTreeSet<IpAddr>,
+    slots: Vec<u32>,
+}
+
+impl Traffic {
+    fn of(plan: &Plan, marks: MarkLayout) -> Self {
+        let names = |kinds: &[InterfaceKind]| {
+            let of_kind = plan.interfaces.iter().filter(|i| kinds.contains(&i.kind));
+            of_kind.map(|i| i.name.clone()).collect::<Vec<_>>()
+        };
+        let externals = names(&[InterfaceKind::External, InterfaceKind::Absent]);
+        let addresses = plan.interfaces.iter().filter(|i| i.kind == InterfaceKind::External);
+        Traffic {
+            inside: names(&[InterfaceKind::Inside, InterfaceKind::Gateway]).into_iter().filter(|n| n != "lo").collect(),
+            addresses: addresses.flat_map(|i| &i.addresses).map(IpNet::addr).filter(IpAddr::is_ipv4).collect(),
+            externals,
+            behind: plan.flows.servers().into_iter().filter(IpAddr::is_ipv4).collect(),
+            slots: plan.slots.values().map(|slot| marks.slot(*slot)).collect(),
+        }
+    }
+}
+
+/// The packets of one kind, as far as selectors ask.
+struct Kind<'a> {
+    marks: &'a [u32],
+    /// `None`: whatever clients have.
+    from: Option<&'a BTreeSet<IpAddr>>,
+    to: Option<&'a BTreeSet<IpAddr>>,
+    input: &'a [String],
+    output: &'a [String],
+}
+
+fn takes(rule: &ForeignRule, kind: &Kind<'_>) -> Takes {
+    let among = |hits: usize, all: usize| match hits {
+        0 => Takes::No,
+        hits if hits == all => Takes::All,
+        _ => Takes::Some,
+    };
+    let address = |net: Option<IpNet>, addresses: Option<&BTreeSet<IpAddr>>| match (net, addresses) {
+        (None, _) => Takes::All,
+        (Some(net), None) if net.prefix_len() == 0 => Takes::All,
+        (Some(_), None) => Takes::Some,
+        (Some(net), Some(addresses)) => among(addresses.iter().filter(|a| net.contains(*a)).count(), addresses.len()),
+    };
+    let name = |name: &Option<String>, names: &[String]| match name {
+        None => Takes::All,
+        Some(name) => among(names.iter().filter(|n| *n == name).count(), names.len()),
+    };
+    let mark = match rule.mark {
+        None => Takes::All,
+        Some((value, mask)) => {
+            among(kind.marks.iter().filter(|mark| (**mark ^ value) & mask == 0).count(), kind.marks.len())
+        }
+    };
+    let parts = [
+        address(rule.from, kind.from),
+        address(rule.to, kind.to),
+        name(&rule.input, kind.input),
+        name(&rule.output, kind.output),
+        mark,
+        if rule.narrower { Takes::Some } else { Takes::All },
+    ];
+    // Several conditions that each take some may together take none: in doubt it is told.
+    let all = parts.into_iter().min().unwrap_or(Takes::No);
+    match (rule.inverted, all) {
+        (true, Takes::All) => Takes::No,
+        (true, Takes::No) => Takes::All,
+        (_, takes) => takes,
+    }
+}
+
+/// Whether what a rule takes does not come to the rule behind it that should have it.
+fn keeps(rule: &ForeignRule, foreign: &ForeignRules, to: Option<&BTreeSet<IpAddr>>, ours: u32) -> Takes {
+    match rule.action {
+        ForeignAction::Nop => Takes::No,
+        ForeignAction::Goto(priority) if priority <= ours => Takes::No,
+        ForeignAction::Refuse | ForeignAction::Goto(_) => Takes::All,
+        ForeignAction::Unknown => Takes::Some,
+        ForeignAction::Lookup(table) => {
+            let routes = foreign.tables.get(&table).into_iter().flatten();
+            let counting =
+                routes.filter(|net| rule.suppressed.is_none_or(|length| u32::from(net.prefix_len()) > length));
+            match to {
+                None => counting.map(|net| if net.prefix_len() == 0 { Takes::All } else { Takes::Some }).max(),
+                Some(to) => {
+                    let nets: Vec<&IpNet> = counting.collect();
+                    let found = to.iter().filter(|address| nets.iter().any(|net| net.contains(*address))).count();
+                    (found > 0).then_some(if found == to.len() { Takes::All } else { Takes::Some })
+                }
+            }
+            .unwrap_or(Takes::No)
+        }
+    }
+}
+
+fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Option<Finding> {
+    let none = [String::new()];
+    let unmarked = [0];
+    let lo = ["lo".to_owned()];
+    let replies =
+        Kind { marks: &traffic.slots, from: Some(&traffic.behind), to: None, input: &traffic.inside, output: &none };
+    let requests =
+        Kind { marks: &unmarked, from: None, to: Some(&traffic.behind), input: &traffic.externals, output: &none };
+    let own =
+        Kind { marks: &unmarked, from: Some(&traffic.addresses), to: None, input: &lo, output: &traffic.externals };
+    let mut caught = Vec::new();
+    let mut worst = Takes::No;
+    let mut add = |takes: Takes, what: &str| {
+        if takes != Takes::No {
+            worst = worst.max(takes);
+            caught.push(what.to_owned());
+        }
+    };
+    if rule.priority <= PRIORITY_MARK && !traffic.slots.is_empty() {
+        let takes = takes(rule, &replies).min(keeps(rule, foreign, None, PRIORITY_MARK));
+        add(takes, "replies of pods to clients, which then need not leave by the interface of their connection");
+    }
+    // The main table is where they belong; a refusal of what main would route is caught all the same.
+    if rule.action != ForeignAction::Lookup(MAIN_TABLE) && !traffic.behind.is_empty() && !traffic.externals.is_empty() {
+        // Between our goto and its target no packet from outside comes by.
+        if rule.priority <= PRIORITY_OUTSIDE || rule.priority >= PRIORITY_BEHIND {
+            let target = MAIN_PRIORITY;
+            let takes = takes(rule, &requests).min(keeps(rule, foreign, Some(&traffic.behind), target));
+            add(takes, "packets from clients to pods, whose way the plan takes from the main table");
+        }
+    }
+    if rule.priority <= PRIORITY_FROM && !traffic.addresses.is_empty() {
+        let takes = takes(rule, &own).min(keeps(rule, foreign, None, PRIORITY_FROM));
+        add(takes, "what the box itself sends from external addresses");
+    }
+    if caught.is_empty() {
+        return passed_over(rule, traffic);
+    }
+    let which = if worst == Takes::All { "" } else { "some of " };
+    let what = format!("rule {} decides about {which}{}", rule.text, caught.join("; and about "));
+    let remedy = format!(
+        "give it a priority behind SmartNat's (`ip rule add pref {} ...`) or a selector that leaves this traffic out; for packets from \
+         clients a rule ahead of it helps: `ip rule add pref {} iif {} lookup main`",
+        PRIORITY_FROM + 130,
+        rule.priority.saturating_sub(1).max(1),
+        traffic.externals.first().map_or("IFACE", String::as_str),
+    );
+    Some(if worst == Takes::All { Finding::fail(GROUP, what, remedy) } else { Finding::warn(GROUP, what, remedy) })
+}
+
+/// A rule that our goto for packets from outside passes over.
+fn passed_over(rule: &ForeignRule, traffic: &Traffic) -> Option<Finding> {
+    let between = (PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND).contains(&rule.priority);
+    let outside = rule.input.as_ref().is_none_or(|name| traffic.externals.contains(name));
+    if !between || !outside || traffic.externals.is_empty() || rule.action == ForeignAction::Nop {
+        return None;
+    }
+    Some(Finding::warn(
+        GROUP,
+        format!(
+            "rule {} is passed over by what arrives by external interfaces ({})",
+            rule.text,
+            traffic.externals.join(", ")
+        ),
+        format!(
+            "where it is meant for that too, give it a priority below {} or above {}",
+            PRIORITY_OUTSIDE - 1,
+            PRIORITY_MARK
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::plan::{FlowTargets, InterfaceOutcome};
+    use crate::ruleset::Dataplane;
+
+    fn traffic() -> Traffic {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        Traffic {
+            inside: vec!["eth0".into(), "eth3".into()],
+            externals: vec!["eth1".into(), "eth2".into()],
+            addresses: [ip("203.0.113.10"), ip("198.51.100.10")].into(),
+            behind: [ip("10.244.1.2"), ip("10.244.2.2")].into(),
+            slots: vec![0x1_0000, 0x2_0000],
+        }
+    }
+
+    fn foreign() -> ForeignRules {
+        let nets = |texts: &[&str]| texts.iter().map(|net| net.parse().unwrap()).collect();
+        let tables = [
+            (MAIN_TABLE, nets(&["0.0.0.0/0", "10.0.0.0/24"])),
+            (52, nets(&["100.64.0.0/10"])),
+            (77, nets(&["0.0.0.0/0"])),
+            (78, nets(&["10.244.1.0/24"])),
+        ];
+        ForeignRules { rules: vec![], tables: tables.into() }
+    }
+
+    fn level(rule: ForeignRule) -> Option<(Level, String)> {
+        judge(&rule, &foreign(), &traffic()).map(|finding| (finding.level, finding.what))
+    }
+
+    fn rule(priority: u32, table: u32) -> ForeignRule {
+        ForeignRule {
+            priority,
+            action: ForeignAction::Lookup(table),
+            text: "THE RULE".into(),
+            ..ForeignRule::default()
+        }
+    }
+
+    #[track_caller]
+    fn told(rule: ForeignRule, expected: Level, part: &str) {
+        let (level, what) = level(rule).unwrap_or_else(|| panic!("{part}: nothing told"));
+        assert!(level == expected && what.contains("THE RULE") && what.contains(part), "{level:?}: {what}");
+    }
+
+    #[test]
+    fn rules_ahead_of_ours_that_take_our_traffic_are_named() {
+        told(rule(50, MAIN_TABLE), Level::Fail, "replies of pods");
+        told(rule(50, 77), Level::Fail, "packets from clients to pods");
+        told(rule(50, 52), Level::Warn, "some of replies");
+        told(ForeignRule { mark: Some((0x1_0000, 0xf_0000)), ..rule(50, 77) }, Level::Warn, "replies");
+        told(ForeignRule { mark: Some((0, 0xff)), ..rule(50, 77) }, Level::Fail, "replies");
+        told(ForeignRule { input: Some("eth0".into()), ..rule(50, 77) }, Level::Warn, "replies");
+        told(ForeignRule { from: "10.244.0.0/16".parse().ok(), ..rule(50, 77) }, Level::Fail, "replies");
+        told(ForeignRule { narrower: true, ..rule(50, 77) }, Level::Warn, "some of");
+        told(ForeignRule { suppressed: Some(0), ..rule(50, MAIN_TABLE) }, Level::Warn, "some of replies");
+        told(ForeignRule { action: ForeignAction::Goto(200), ..rule(50, 0) }, Level::Fail, "replies");
+        told(ForeignRule { action: ForeignAction::Refuse, ..rule(50, 0) }, Level::Fail, "replies");
+        told(ForeignRule { action: ForeignAction::Unknown, narrower: true, ..rule(50, 0) }, Level::Warn, "some of");
+        told(ForeignRule { inverted: true, mark: Some((0xca6c, u32::MAX)), ..rule(50, 77) }, Level::Fail, "replies");
+        let from_external = ForeignRule { from: "203.0.113.0/24".parse().ok(), ..rule(115, 77) };
+        told(from_external, Level::Warn, "what the box itself sends");
+        told(ForeignRule { output: Some("eth1".into()), ..rule(105, 77) }, Level::Warn, "what the box itself sends");
+    }
+
+    #[test]
+    fn rules_behind_ours_that_decide_the_way_to_pods_are_named() {
+        told(rule(5000, 77), Level::Fail, "packets from clients");
+        told(rule(5000, 78), Level::Warn, "some of packets from clients");
+        told(ForeignRule { input: Some("eth1".into()), ..rule(5000, 77) }, Level::Warn, "packets from clients");
+        told(ForeignRule { to: "10.244.0.0/16".parse().ok(), ..rule(5000, 77) }, Level::Fail, "packets from clients");
+        told(ForeignRule { inverted: true, mark: Some((0xca6c, u32::MAX)), ..rule(5000, 77) }, Level::Fail, "clients");
+    }
+
+    #[test]
+    fn rules_that_take_nothing_of_ours_are_not() {
+        for rule in [
+            rule(5270, 52),
+            rule(5000, MAIN_TABLE),
+            ForeignRule { suppressed: Some(0), ..rule(50, 77) },
+            ForeignRule { mark: Some((0x200, 0xf00)), ..rule(9, 77) },
+            ForeignRule { mark: Some((0x8_0000, 0xff_0000)), ..rule(50, 77) },
+            ForeignRule { from: "10.99.0.0/16".parse().ok(), to: "10.98.0.0/16".parse().ok(), ..rule(5000, 77) },
+            ForeignRule { input: Some("wg0".into()), ..rule(50, 77) },
+            ForeignRule { input: Some("eth0".into()), ..rule(5000, 77) },
+            ForeignRule { action: ForeignAction::Goto(90), ..rule(50, 0) },
+            ForeignRule { action: ForeignAction::Nop, ..rule(50, 0) },
+            rule(50, 99),
+        ] {
+            assert_eq!(level(rule.clone()), None, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_packets_from_outside_pass_over_is_named() {
+        let rule = ForeignRule { input: Some("eth1".into()), ..rule(95, 77) };
+        told(rule, Level::Warn, "is passed over");
+    }
+
+    #[test]
+    fn what_was_looked_at_is_said() {
+        let plan = Plan {
+            dataplane: Dataplane::default(),
+            flows: FlowTargets::default(),
+            mappings: [].into(),
+            interfaces: vec![InterfaceOutcome::down("eth1", InterfaceKind::External)],
+            slots: [].into(),
+        };
+        let local = ForeignRule { action: ForeignAction::Lookup(LOCAL_TABLE), ..rule(100, LOCAL_TABLE) };
+        let read = Ok(ForeignRules { rules: vec![local], ..foreign() });
+        let found = evaluate(&plan, MarkLayout::default(), &read);
+        assert!(found[0].level == Level::Ok && found[0].what.contains("none of 1 IPv4 policy rules"), "{found:?}");
+    }
+}
