@@ -22,9 +22,10 @@ impl Memory {
     /// `written`: what we know to be there. `read`: the same table right after our write.
     pub fn learn(&mut self, written: &TableState, read: &NftTable) {
         *self = Memory::default();
+        let chains: BTreeMap<&str, &NftChain> = read.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
         for (name, held) in &written.chains {
             let Held::Written(chain) = held else { continue };
-            let handles = read.chain(name).map(handles).unwrap_or_default();
+            let handles = chains.get(name.as_str()).copied().map(handles).unwrap_or_default();
             // Another number: somebody else was at it meanwhile.
             if handles.len() == chain.len() {
                 self.chains.insert(name.clone(), (chain.clone(), handles));
@@ -32,7 +33,7 @@ impl Memory {
         }
         for (key, state) in &written.leads {
             let [Copy { text: Some(text), .. }] = state.copies.as_slice() else { continue };
-            let Some(chain) = read.chain(key.0.as_str()) else { continue };
+            let Some(chain) = chains.get(key.0.as_str()) else { continue };
             let mut ours = chain.rules.iter().filter(|rule| rule.target().is_some_and(|t| is_lead(t, key.1)));
             if let (Some(rule), None) = (ours.next(), ours.next()) {
                 self.leads.insert(*key, (text.clone(), rule.handle));

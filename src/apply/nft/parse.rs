@@ -42,14 +42,17 @@ pub(super) fn chains(json: &str) -> Result<Vec<(TableName, NftChain)>, serde_jso
 pub fn table(name: &TableName, json: &str, listing: &str) -> Result<NftTable, serde_json::Error> {
     let texts = texts(listing);
     let mut table = NftTable { name: name.clone(), dormant: is_dormant(listing), chains: vec![], flowtables: vec![] };
+    // iptables' tables hold ten thousands of chains.
+    let mut numbers = BTreeMap::new();
     for object in objects(json)? {
         if let Some(chain) = object.get("chain").and_then(chain_of) {
+            numbers.insert(chain.name.clone(), table.chains.len());
             table.chains.push(chain);
         } else if let Some(name) = object.get("flowtable").and_then(|f| f["name"].as_str()) {
             table.flowtables.push(name.to_owned());
         } else if let Some(rule) = object.get("rule") {
             let of = rule["chain"].as_str().unwrap_or_default();
-            if let Some(chain) = table.chains.iter_mut().find(|c| c.name == of) {
+            if let Some(chain) = numbers.get(of).and_then(|number| table.chains.get_mut(*number)) {
                 chain.rules.push(rule_of(rule, &texts));
             }
         }
