@@ -63,7 +63,7 @@ fn of_chain(scene: &Scene, table: &Table, chain: &str, base: &Base) -> Vec<Findi
         for lane in &lanes {
             for event in walk(table, chain, Mapped { scene, lane: *lane, kind: *kind, base }) {
                 let What::Effect(effect) = event.what else { continue };
-                if matters(effect, base, &event) {
+                if matters(effect, table, base, &event) {
                     hits.push(Hit { kind: *kind, external: lane.external, effect, event });
                 }
             }
@@ -82,9 +82,9 @@ fn of_chain(scene: &Scene, table: &Table, chain: &str, base: &Base) -> Vec<Findi
 }
 
 /// Whether an effect at this place touches what SmartNat does.
-fn matters(effect: Effect, base: &Base, event: &Event) -> bool {
+fn matters(effect: Effect, table: &Table, base: &Base, event: &Event) -> bool {
     // kube-proxy's own rules meet its own addresses; how it runs is told in its group.
-    let of_kube_proxy = event.chain.starts_with("KUBE-") && !event.certain;
+    let of_kube_proxy = (event.chain.starts_with("KUBE-") || table.name == "kube-proxy") && !event.certain;
     match effect {
         _ if of_kube_proxy => false,
         Effect::TranslateDestination => {

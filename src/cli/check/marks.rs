@@ -82,20 +82,24 @@ fn of_table(marks: MarkLayout, table: &Table) -> (Vec<(String, Option<String>)>,
         let bases: Vec<&Base> = hooks.get(name.as_str()).into_iter().flatten().copied().collect();
         for rule in &chain.rules {
             let place = format!("{table}, chain {name}: {}", rule.text);
+            let write = writes(marks, rule);
+            let breaks: BTreeSet<String> =
+                write.iter().flat_map(|w| bases.iter().flat_map(|base| broken(marks, *w, base))).collect();
+            let written = write.map(|w| {
+                let which = if w.connection { "connection" } else { "packet" };
+                (w, format!("bits of SmartNat's ({marks}) in {which} marks are written by {place}"))
+            });
             let to_ours = rule.targets().any(ownership::is_our_chain);
-            if !to_ours && reads(marks, rule) {
-                bad.push((format!("bits of SmartNat's ({marks}) are read by {place}"), None));
-                continue;
-            }
-            let Some(write) = writes(marks, rule) else { continue };
-            let breaks: BTreeSet<String> = bases.iter().flat_map(|base| broken(marks, write, base)).collect();
-            let which = if write.connection { "connection" } else { "packet" };
-            let bits = format!("bits of SmartNat's ({marks}) in {which} marks are written by {place}");
-            if breaks.is_empty() {
-                good.push(format!("{bits}; nothing of SmartNat's depends on them there"));
-            } else {
-                let breaks: Vec<String> = breaks.into_iter().collect();
-                bad.push((format!("{bits}; {}", breaks.join("; ")), Some(masked(marks, write, table))));
+            match written {
+                Some((write, what)) if !breaks.is_empty() => {
+                    let breaks: Vec<String> = breaks.into_iter().collect();
+                    bad.push((format!("{what}; {}", breaks.join("; ")), Some(masked(marks, write, table))));
+                }
+                _ if !to_ours && reads(marks, rule) => {
+                    bad.push((format!("bits of SmartNat's ({marks}) are read by {place}"), None));
+                }
+                Some((_, what)) => good.push(format!("{what}; nothing of SmartNat's depends on them there")),
+                None => {}
             }
         }
     }

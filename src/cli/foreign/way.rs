@@ -68,7 +68,7 @@ fn line(scene: &Scene, table: &Table, name: &str, base: &Base, chain: &Chain, tr
     let mut acts: Vec<String> = Vec::new();
     for event in &events {
         let What::Effect(effect) = event.what else { continue };
-        let may = if event.certain { "" } else { "may " };
+        let may = if event.certain { "" } else { "maybe " };
         let at = if event.chain == name { String::new() } else { format!(" in chain {}", event.chain) };
         let act = format!("{may}{} by `{}`{at}", effect.verb(), event.text);
         if !acts.contains(&act) {
