@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::InterfaceName;
+use super::{InterfaceName, LocalRoutes};
 use crate::ruleset::{PolicyRule, Route};
 
 /// What netlink told about the box (or a described host), reduced to what a plan needs.
@@ -12,6 +12,8 @@ pub struct Host {
     pub links: BTreeMap<InterfaceName, Link>,
     /// Routes of the main table, IPv4 and IPv6.
     pub main_routes: Vec<MainRoute>,
+    /// What is local here without being an interface's address.
+    pub local_routes: LocalRoutes,
     /// Routes in any table that carry our protocol number.
     pub own_routes: BTreeSet<Route>,
     /// Policy rules that carry our protocol number; a duplicate stands here twice.
@@ -134,8 +136,9 @@ impl Host {
         self.links.iter().flat_map(|(name, link)| link.addresses.iter().map(move |a| (name, a)))
     }
 
-    /// Whether an address belongs to this box, on whatever interface (127/8 included).
+    /// Whether an address belongs to this box, on whatever interface (127/8 and local routes included).
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.addresses().any(|(name, a)| a.address == address || (name == "lo" && a.subnet().contains(&address)))
+            || self.local_routes.find(address).is_some()
     }
 }

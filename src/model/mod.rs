@@ -4,6 +4,7 @@
 
 mod config;
 mod host;
+mod local;
 mod name;
 mod net;
 mod objects;
@@ -13,6 +14,7 @@ pub use config::{
     PerInterface,
 };
 pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
+pub use local::LocalRoutes;
 pub use name::{
     MAX_INTERFACE_NAME, UnusableName, check_interface_name, name_of_bytes, printable, printable_lines, shell_word,
 };

@@ -45,13 +45,25 @@ pub enum GatewayError {
 
 /// The gateway of the interface `name`. Its first primary address whose subnet has room for a router decides, unless the router is
 /// named.
-pub fn choose(name: &str, link: &Link, wish: Wish, is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
+///
+/// `routed` are the local routes of the interface.
+pub fn choose(name: &str, link: &Link, wish: Wish, routed: &[IpNet], is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
     let mut choice = match wish.address {
-        Some(gateway) => named(gateway, link, is_own),
+        Some(gateway) => named(gateway, link, routed, is_own),
         None => by_subnets(name, link, wish.offset, is_own),
     };
     choice.notes.extend(silent(name, link));
+    choice.notes.extend(without_arp(name, link, routed));
     choice
+}
+
+/// With arp_ignore=1 the kernel answers for addresses of the interface alone.
+fn without_arp(name: &str, link: &Link, routed: &[IpNet]) -> Option<String> {
+    let first = routed.first().filter(|net| net.addr().is_ipv4() && !link.without_arp)?;
+    let more = if routed.len() > 1 { format!(" and {} more", routed.len() - 1) } else { String::new() };
+    Some(format!(
+        "nobody gets an ARP answer for {first}{more}, local by a route and no address of {name}, so it is served only where the router routes it to this box; leave it if the router does, else assign it (ip address add ADDRESS/32 dev {name})"
+    ))
 }
 
 /// With arp_ignore=1 the kernel answers for an address only where it lies in the subnet of its own entry, which is its peer's
@@ -73,7 +85,7 @@ fn subnets(link: &Link) -> impl Iterator<Item = (&InterfaceAddress, Ipv4Net, Ipv
     })
 }
 
-fn named(gateway: Ipv4Addr, link: &Link, is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
+fn named(gateway: Ipv4Addr, link: &Link, routed: &[IpNet], is_own: impl Fn(Ipv4Addr) -> bool) -> Choice {
     let refused = |error| Choice { error: Some(error), ..Choice::default() };
     if is_own(gateway) {
         return refused(GatewayError::Own { gateway });
@@ -83,7 +95,11 @@ fn named(gateway: Ipv4Addr, link: &Link, is_own: impl Fn(Ipv4Addr) -> bool) -> C
         return refused(GatewayError::NoHost { gateway, net });
     }
     // Without an address nothing is served, and no route could name its source.
-    let Some((_, _, source)) = subnets(link).next() else { return Choice::default() };
+    let routed = routed.iter().find_map(|net| match net.addr() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    let Some(source) = subnets(link).next().map(|(_, _, source)| source).or(routed) else { return Choice::default() };
     let covered = subnets(link).any(|(_, net, _)| net.contains(&gateway));
     Choice { gateway: Some(gateway), on_link: (!covered).then_some(source), ..Choice::default() }
 }

@@ -184,6 +184,13 @@ pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -
     if !refused.is_empty() {
         message = format!("{message}; {}", refused.join("; "));
     }
+    let by_others = mapping.addresses.iter().find_map(|a| {
+        let interface = topology.local_by(*a).filter(|name| topology.externals.iter().all(|e| e.name != **name))?;
+        Some(format!("{a} is a local route of {interface}, which is not external: name an external interface in it"))
+    });
+    if let Some(by_others) = by_others {
+        message = format!("{message}; {by_others}");
+    }
     MappingOutcome {
         generation: None,
         uid: None,

@@ -11,7 +11,7 @@ use super::netset::NetSet;
 use super::roles::Roles;
 use super::slots;
 use super::{InterfaceKind, InterfaceOutcome};
-use crate::model::{BorderConfig, Host, InterfaceName, check_interface_name};
+use crate::model::{BorderConfig, Host, InterfaceName, LocalRoutes, check_interface_name};
 
 /// The host, classified.
 #[derive(Debug, Clone)]
@@ -35,17 +35,22 @@ pub struct Topology {
     local: LocalAddresses,
 }
 
-/// The addresses of the box, and what lo has besides.
+/// The addresses of the box, and what lo and local routes have besides.
 #[derive(Debug, Clone)]
 struct LocalAddresses {
     single: BTreeSet<IpAddr>,
     loopback: NetSet,
+    routes: LocalRoutes,
 }
 
 impl LocalAddresses {
     fn of(host: &Host) -> Self {
         let loopback = host.links.get("lo").into_iter().flat_map(|lo| &lo.addresses).map(|a| a.subnet());
-        LocalAddresses { single: host.addresses().map(|(_, a)| a.address).collect(), loopback: loopback.collect() }
+        LocalAddresses {
+            single: host.addresses().map(|(_, a)| a.address).collect(),
+            loopback: loopback.collect(),
+            routes: host.local_routes.clone(),
+        }
     }
 }
 
@@ -57,8 +62,10 @@ pub struct External {
     /// Exists and is administratively up: routes by it can be set.
     pub up: bool,
     pub present: bool,
-    /// All its addresses, both families, in the kernel's order.
+    /// All its addresses, both families, in the kernel's order, and behind them the single ones that are local routes of it.
     pub addresses: Vec<IpAddr>,
+    /// Networks that are local routes of it.
+    pub networks: Vec<IpNet>,
     /// IPv4 subnets, each with the address that is its preferred source.
     pub subnets: Vec<(Ipv4Net, Ipv4Addr)>,
     pub gateway: Option<Ipv4Addr>,
@@ -143,7 +150,21 @@ impl Topology {
 
     /// The external interface that holds an address and serves Mappings on it.
     pub fn serving(&self, address: IpAddr) -> Option<&External> {
-        self.serving.get(&address).map(|place| &self.externals[*place])
+        if let Some(place) = self.serving.get(&address) {
+            return Some(&self.externals[*place]);
+        }
+        let (_, interface) = self.local.routes.find(address).filter(|_| !self.local.single.contains(&address))?;
+        self.externals.iter().find(|e| e.name == *interface && e.serves())
+    }
+
+    /// The interface by which an address is local without being one of its addresses.
+    pub fn local_by(&self, address: IpAddr) -> Option<&InterfaceName> {
+        self.local.routes.find(address).map(|(_, interface)| interface)
+    }
+
+    /// Networks that are local by external interfaces.
+    pub fn external_nets(&self) -> impl Iterator<Item = &IpNet> {
+        self.externals.iter().flat_map(|e| &e.networks)
     }
 
     /// Whether an interface is external, present or away, or stands above one.
@@ -158,7 +179,8 @@ impl Topology {
 
     /// Whether an address belongs to this box, as [`Host::is_local`] says: thousands of ports ask.
     pub fn is_local(&self, address: IpAddr) -> bool {
-        self.local.single.contains(&address) || self.local.loopback.covering(address).is_some()
+        let LocalAddresses { single, loopback, routes } = &self.local;
+        single.contains(&address) || loopback.covering(address).is_some() || routes.find(address).is_some()
     }
 
     /// Whether an address is reached on the inside other than by a default route.
@@ -183,6 +205,7 @@ fn external(
             up: false,
             present: false,
             addresses: Vec::new(),
+            networks: Vec::new(),
             subnets: Vec::new(),
             gateway: None,
             gateway_on_link: None,
@@ -205,7 +228,12 @@ fn external(
         }
     }
     let wish = Wish { address: config.gateway_addresses.of(name), offset: config.gateway_offsets.of(name) };
-    let choice = gateway::choose(name, link, wish, |a| host.is_local(IpAddr::V4(a)));
+    let (single, networks): (Vec<IpNet>, Vec<IpNet>) =
+        host.local_routes.of(name).partition(|net| net.prefix_len() == net.max_prefix_len());
+    let routed: Vec<IpNet> = single.iter().chain(&networks).copied().collect();
+    let choice = gateway::choose(name, link, wish, &routed, |a| host.is_local(IpAddr::V4(a)));
+    let mut addresses = addresses_of(link);
+    addresses.extend(routed);
     let problem = choice.error.map(|error| format!("gateway refused, no Mapping is served on {name}: {error}"));
     let gateway = choice.gateway;
     let gateway_neighbour = gateway.and_then(|gateway| {
@@ -218,7 +246,8 @@ fn external(
         table,
         up: link.up,
         present: true,
-        addresses: link.addresses.iter().map(|a| a.address).collect(),
+        addresses: link.addresses.iter().map(|a| a.address).chain(single.iter().map(IpNet::addr)).collect(),
+        networks,
         subnets,
         gateway,
         gateway_on_link: choice.on_link,
@@ -229,7 +258,7 @@ fn external(
         kind: InterfaceKind::External,
         up: link.up,
         carrier: link.carrier,
-        addresses: addresses_of(link),
+        addresses,
         slot: Some(slot),
         table: Some(table),
         gateway: gateway.map(IpAddr::V4),

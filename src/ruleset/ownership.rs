@@ -18,8 +18,6 @@ pub const PRIORITY_INTERFACE: u32 = 110;
 /// Of a single address. A network's rule stands behind it, the wider the further: among the kernel's routes the longest prefix counts
 /// too. See [`priority_from`].
 pub const PRIORITY_FROM: u32 = 120;
-/// No rule of ours has a higher number: it is that of the widest IPv6 network's.
-pub const PRIORITY_LAST: u32 = PRIORITY_FROM + 128;
 /// Where packets from outside go on: directly behind the last rule that goes by a mark, so that few rules of others are passed over.
 pub const PRIORITY_BEHIND: u32 = PRIORITY_MARK + 1;
 /// How far ahead of a rule its twin stands, which looks into the local table for the same packets.
@@ -67,6 +65,9 @@ pub const SET_INNER6: &str = "SN-INNER6";
 /// hash:ip: addresses of external interfaces.
 pub const SET_EXTERNAL: &str = "SN-EXT";
 pub const SET_EXTERNAL6: &str = "SN-EXT6";
+/// hash:net: networks that are local by an external interface.
+pub const SET_EXTERNAL_NETS: &str = "SN-EXT-NET";
+pub const SET_EXTERNAL_NETS6: &str = "SN-EXT-NET6";
 /// hash:ip: ClusterIPs that Mappings in mode service lead to.
 pub const SET_SERVICES: &str = "SN-VIP";
 /// hash:ip skbinfo: pod -> mark of the slot by which its egress leaves.

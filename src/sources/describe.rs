@@ -78,6 +78,7 @@ struct Interface {
     carrier: Option<bool>,
     mtu: Option<u32>,
     altnames: Vec<Spanned<String>>,
+    local: Vec<Spanned<String>>,
     kind: String,
     master: Option<Spanned<String>>,
     over: Vec<Spanned<String>>,
@@ -117,10 +118,11 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
                 return Err(DescribeError::at(other, reason));
             }
         }
-        let altnames = interface.altnames.clone();
+        let (altnames, local) = (interface.altnames.clone(), interface.local.clone());
         let link = link(&name, interface)?;
         host.links.insert(name.clone(), link);
         add_altnames(&mut host, &name, &altnames)?;
+        add_local_routes(&mut host, &name, &local)?;
     }
     if !host.links.contains_key(LOOPBACK) {
         host.links.insert(LOOPBACK.to_owned(), link(LOOPBACK, Interface::default())?);
@@ -203,6 +205,18 @@ fn add_altnames(host: &mut Host, name: &str, altnames: &[Spanned<String>]) -> Re
         if let Some(link) = host.links.get_mut(name) {
             link.altnames.insert(text.clone());
         }
+    }
+    Ok(())
+}
+
+fn add_local_routes(host: &mut Host, name: &str, local: &[Spanned<String>]) -> Result<(), DescribeError> {
+    for route in local {
+        let net = route.value.parse::<IpNet>().or_else(|_| route.value.parse::<IpAddr>().map(IpNet::from));
+        let net = net.map_err(|_| {
+            let reason = format!("{:?} is no address or network; write 198.51.100.7 or 198.51.100.0/28", route.value);
+            DescribeError::at(route, reason)
+        })?;
+        host.local_routes.insert(net, name.to_owned());
     }
     Ok(())
 }
@@ -384,6 +398,22 @@ mod tests {
     }
 
     #[test]
+    fn local_routes_belong_to_an_interface_without_being_addresses_of_it() {
+        let host = parse_host(
+            "interfaces:\n  eth1:\n    local: [198.51.100.7, 198.51.100.0/28]\n  eth2: {local: [198.51.100.0/30]}\n",
+        );
+        let host = host.unwrap();
+        let found = |text: &str| {
+            host.local_routes.find(text.parse().unwrap()).map(|(net, name)| (net.to_string(), name.as_str()))
+        };
+        assert_eq!(found("198.51.100.7"), Some(("198.51.100.7/32".to_owned(), "eth1")));
+        assert_eq!(found("198.51.100.8"), Some(("198.51.100.0/28".to_owned(), "eth1")));
+        assert_eq!(found("198.51.100.3"), Some(("198.51.100.0/30".to_owned(), "eth2")));
+        assert_eq!(found("198.51.100.16"), None);
+        assert!(host.is_local("198.51.100.15".parse().unwrap()) && host.links["eth1"].addresses.is_empty());
+    }
+
+    #[test]
     fn altnames_peers_and_gateways_outside_of_subnets_are_described() {
         let host = parse_host(
             "interfaces:\n  eth1:\n    altnames: [enp2s0, wan-with-a-long-name]\n    addresses: [10.0.0.1 peer 10.0.0.2/32]\n\
@@ -415,6 +445,7 @@ mod tests {
             ("interfaces:\n  eth0:\n    addresses: [\"10.0.0.1 peer fe80::1/64\"]\n".to_owned(), 3, "no address"),
             ("interfaces:\n  eth0:\n  eth1:\n    altnames: [eth0]\n".to_owned(), 4, "eth0 already"),
             ("interfaces:\n  eth0:\n    altnames: [a b]\n".to_owned(), 3, "no altname"),
+            ("interfaces:\n  eth0:\n    local: [198.51.100.0/33]\n".to_owned(), 3, "no address or network"),
             ("interfaces:\n  eth0:\n    up: maybe\n".to_owned(), 3, "up: maybe"),
             (format!("{head}routes:\n- {{to: everywhere, dev: eth0}}\n"), 4, "everywhere"),
             (format!("{head}routes:\n- {{to: default, via: 10.0.0.1, dev: eth7}}\n"), 4, "eth7"),

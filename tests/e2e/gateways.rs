@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use bed::packet::{Mac, Sniffer};
+use bed::packet::{Mac, Sniffer, Wire, arp_request};
+use bed::peer::{Failure, Proto};
 use bed::{Bed, Daemon, Namespace, eventually};
 use serde_json::Value;
 
-use crate::support::{assert_served, daemon, manifests, mapping, try_ports};
+use crate::support::{assert_served, daemon, manifests, mapping, try_port, try_ports};
 
 #[track_caller]
 fn eventually_served(from: &Namespace, address: Ipv4Addr) {
@@ -158,4 +159,86 @@ fn an_altname_is_a_name_wherever_a_setting_names_one_interface() {
     bed.border.ip("link property add dev eth0 altname enp1s0");
     eventually_served(&bed.client1, Bed::EXT1);
     eventually_served(&bed.client2, Bed::EXT2);
+}
+
+/// A server on an address of the box that no interface has: what r1 routes to the border.
+const ROUTED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 247);
+/// 192.0.2.248/30 is local as a whole.
+const IN_NETWORK: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 249), Ipv4Addr::new(192, 0, 2, 251)];
+
+/// r1 and r2 route the additional addresses to the box's main addresses, as a provider does.
+fn route_additional(bed: &Bed) {
+    bed.r1.ip("route add 192.0.2.247/32 via 203.0.113.10\nroute add 192.0.2.248/30 via 203.0.113.10");
+}
+
+#[test]
+fn local_routes_of_an_external_interface_are_its_addresses_where_the_router_routes_them() {
+    let bed = Bed::new();
+    route_additional(&bed);
+    let manifests = manifests([mapping("routed", &[ROUTED]), mapping("network", &IN_NETWORK)]);
+    let daemon = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", "icmp-echo,tcp/2222").start();
+    assert_eq!(daemon.mapping("routed").unwrap()["programmed"]["reason"], "NoAddressHere");
+
+    // They come while the daemon runs, and an event tells: the periodic look is a minute away.
+    bed.border.ip("route add local 192.0.2.247 dev eth1\nroute add local 192.0.2.248/30 dev eth1");
+    eventually_served(&bed.client1, ROUTED);
+    for address in IN_NETWORK {
+        eventually_served(&bed.client1, address);
+    }
+    assert_leaves_by(&bed, &bed.client1, ROUTED, Mac::of(Bed::R1));
+    assert_leaves_by(&bed, &bed.client1, IN_NETWORK[0], Mac::of(Bed::R1));
+
+    // The box's own sockets go out by the interface too, and what is opened on the box answers on each of the addresses.
+    let rules = bed.border.run("ip rule");
+    for source in ["192.0.2.247", "192.0.2.248/30"] {
+        assert!(rules.lines().any(|l| l.contains(&format!("from {source} ")) && l.contains("lookup 1001")), "{rules}");
+    }
+    for address in [ROUTED, IN_NETWORK[1]] {
+        let way = bed.border.run(&format!("ip route get {} from {address}", Bed::CLIENT1));
+        assert!(way.contains("via 203.0.113.1 dev eth1"), "{way}");
+        assert_eq!(try_port(&bed.client1, Proto::Tcp, address, 2222), Err(Failure::Refused), "nobody listens there");
+        assert_eq!(try_port(&bed.client1, Proto::Tcp, address, 2223), Err(Failure::Timeout), "not opened");
+    }
+
+    // No ARP answer is given for them, which is told.
+    let eth1 = interface(&daemon, "eth1");
+    let note = eth1["notes"][0].as_str().unwrap().to_owned();
+    assert!(note.contains("192.0.2.247/32 and 1 more") && note.contains("ARP"), "{note}");
+    assert!(eth1["addresses"].as_array().unwrap().contains(&"192.0.2.248/30".into()), "{eth1}");
+    let answers = Sniffer::start(&bed.attacker1, "eth0");
+    bed.attacker1.within(|| {
+        let wire = Wire::open("eth0").unwrap();
+        for target in [ROUTED, IN_NETWORK[0], Bed::EXT1] {
+            wire.send(&arp_request(wire.mac(), Bed::ATTACKER1, target)).unwrap();
+        }
+    });
+    answers.await_seen("an answer for the address of the interface", |s| s.arp_operation == 2 && s.is_from(Bed::EXT1));
+    for silent in [ROUTED, IN_NETWORK[0]] {
+        assert_eq!(answers.seen(|s| s.arp_operation == 2 && s.is_from(silent)), []);
+    }
+
+    // They go, and are served no longer.
+    bed.border.ip("route del local 192.0.2.247 dev eth1\nroute del local 192.0.2.248/30 dev eth1");
+    for name in ["routed", "network"] {
+        eventually("the address is reported as gone", || {
+            (daemon.mapping(name)?["programmed"]["reason"] == "NoAddressHere").then_some(())
+        });
+    }
+    let rules = bed.border.run("ip rule");
+    assert!(!rules.contains("192.0.2.24"), "{rules}");
+}
+
+#[test]
+fn what_is_local_by_loopback_belongs_to_no_external_interface() {
+    let bed = Bed::new();
+    route_additional(&bed);
+    bed.border.ip("route add local 192.0.2.248/30 dev lo");
+    let manifests = manifests([mapping("network", &IN_NETWORK)]);
+    let daemon = daemon(&bed, &manifests).start();
+    let programmed = daemon.mapping("network").unwrap()["programmed"].clone();
+    assert_eq!(programmed["reason"], "NoAddressHere");
+    assert!(programmed["message"].as_str().unwrap().contains("local route of lo"), "{programmed}");
+    // Named for the external interface, it is served.
+    bed.border.ip("route replace local 192.0.2.248/30 dev eth1");
+    eventually_served(&bed.client1, IN_NETWORK[0]);
 }

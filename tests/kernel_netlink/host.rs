@@ -344,3 +344,30 @@ fn a_switch_of_an_interface_is_told() {
         }
     });
 }
+
+#[test]
+fn local_routes_are_those_that_no_address_brought() {
+    in_netns(|| async {
+        topology();
+        sh("ip route add local 192.0.2.7 dev eth1
+            ip route add local 192.0.2.16/28 dev eth1 proto static
+            ip route add local 192.0.2.9 dev lo
+            ip -6 route add local 2001:db8:7::/64 dev lo
+            ip route add local 192.0.2.8 dev eth1 table 77
+            ip link add kube-ipvs0 type veth");
+        for i in 0..50 {
+            sh(&format!("ip addr add 10.96.0.{i}/32 dev kube-ipvs0"));
+        }
+        let (mut watched, host) = Watched::start(Duration::from_secs(3600)).await;
+        let of = |host: &Host, name: &str| host.local_routes.of(name).map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(of(&host, "eth1"), ["192.0.2.7/32", "192.0.2.16/28"]);
+        assert_eq!(of(&host, "lo"), ["192.0.2.9/32", "2001:db8:7::/64"]);
+        assert_eq!(of(&host, "kube-ipvs0"), Vec::<String>::new());
+        assert!(host.is_local(ip("192.0.2.31")) && !host.is_local(ip("192.0.2.8")) && !host.is_local(ip("192.0.2.32")));
+
+        sh("ip route del local 192.0.2.7 dev eth1");
+        assert_eq!(of(&watched.host("the route is gone").await, "eth1"), ["192.0.2.16/28"]);
+        sh("ip route add local 192.0.2.6 dev eth1");
+        assert_eq!(of(&watched.host("another came").await, "eth1"), ["192.0.2.6/32", "192.0.2.16/28"]);
+    });
+}

@@ -3,7 +3,7 @@
 use smartnat::model::{BorderConfig, Host, InterfaceAddress, MainRoute, PerInterface};
 use smartnat::plan::{InterfaceKind, InterfaceOutcome, Plan, ProgrammedReason, plan};
 
-use crate::world::{config, key, reference};
+use crate::world::{config, key, objects_mut, reference};
 
 fn interface<'a>(plan: &'a Plan, name: &str) -> &'a InterfaceOutcome {
     plan.interfaces.iter().find(|i| i.name == name).unwrap_or_else(|| panic!("{name}: {:?}", plan.interfaces))
@@ -125,9 +125,14 @@ fn a_mapping_whose_pods_are_reached_from_outside_is_not_programmed() {
     assert_eq!(served.mappings[&key("web")].programmed.reason, ProgrammedReason::Programmed);
     // No interface is the gateway one, and the pattern makes eth0 external.
     config.gateway_interface = "enp1s0".into();
-    let lost = plan(&config, &world);
+    let barred = plan(&config, &world);
+    assert_eq!(barred.mappings[&key("web")].programmed.reason, ProgrammedReason::NoReadyEndpoints);
+    // The same where the default route alone leads to the pods.
+    let mut by_default = world.clone();
+    by_default.host.main_routes.retain(|r| r.destination.prefix_len() == 0);
+    let lost = plan(&config, &by_default);
     let programmed = &lost.mappings[&key("web")].programmed;
-    assert_eq!((programmed.ok, programmed.reason), (false, ProgrammedReason::EndpointsOutside));
+    assert_eq!((programmed.ok, programmed.reason), (false, ProgrammedReason::EndpointsOutside), "{programmed:?}");
     assert!(programmed.message.contains("SNCTRLR_DEFAULT_GW_INTERFACE"), "{programmed:?}");
     // Pods behind a cluster interface are reached all the same, by a better route or by an equal one.
     world.host.links.insert("cluster0".into(), world.host.links["eth0"].clone());
@@ -139,4 +144,22 @@ fn a_mapping_whose_pods_are_reached_from_outside_is_not_programmed() {
         let reached = plan(&config, &world);
         assert_eq!(reached.mappings[&key("web")].programmed.reason, ProgrammedReason::Programmed);
     }
+}
+
+#[test]
+fn an_address_within_a_local_network_is_served_and_the_network_is_no_set_of_addresses() {
+    let mut world = reference();
+    let web = objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap();
+    web.spec.addresses = vec!["192.0.2.249".into(), "192.0.2.252".into(), "192.0.2.253".into()];
+    world.host.local_routes.insert("192.0.2.248/29".parse().unwrap(), "eth1".into());
+    // More specific than the network: another local route, and an address.
+    world.host.local_routes.insert("192.0.2.252/32".parse().unwrap(), "lo".into());
+    world.host.links.get_mut("eth0").unwrap().addresses.push(InterfaceAddress::of("192.0.2.253/32".parse().unwrap()));
+    let plan = plan(&config(), &world);
+    let addresses: Vec<String> = plan.mappings[&key("web")].configured.keys().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.249"]);
+    assert_eq!(plan.dataplane.sets["SN-EXT-NET"].members.len(), 1);
+    let from: Vec<String> = plan.dataplane.rules.iter().map(ToString::to_string).collect();
+    assert!(from.contains(&"from 192.0.2.248/29 lookup 1001 pref 123".to_owned()), "{from:?}");
+    assert!(interface(&plan, "eth1").notes[0].contains("192.0.2.248/29"));
 }

@@ -101,8 +101,21 @@ fn replies(context: &Context) -> Vec<Rule> {
         .collect()
 }
 
+/// The openings to single addresses, and the same ones to networks, where there are some.
 fn openings(context: &Context, family: Family) -> Vec<Rule> {
-    let to_external = || in_set(FamilySets::of(family).external, SetDirection::Destination);
+    let sets = FamilySets::of(family);
+    let to_nets = in_set(sets.external_nets, SetDirection::Destination);
+    let mut rules = openings_to(context, family, sets.external);
+    if context.topology.external_nets().any(|net| Family::of(net.addr()) == family) {
+        let also = openings_to(context, family, sets.external_nets);
+        rules.extend(also.into_iter().filter(|rule| rule.matches.contains(&to_nets)));
+    }
+    rules.push(Rule::new([], Target::Drop));
+    rules
+}
+
+fn openings_to(context: &Context, family: Family, set: &str) -> Vec<Rule> {
+    let to_external = || in_set(set, SetDirection::Destination);
     let mut rules = Vec::new();
     if family == Family::Ipv6 {
         // RFC 4861, 7.1: neighbour discovery is valid with hop limit 255 only, that is from the link itself.
@@ -181,7 +194,6 @@ fn openings(context: &Context, family: Family) -> Vec<Rule> {
             Target::Return,
         ));
     }
-    rules.push(Rule::new([], Target::Drop));
     rules
 }
 

@@ -77,13 +77,22 @@ impl Context<'_> {
 struct FamilySets {
     inner: &'static str,
     external: &'static str,
+    external_nets: &'static str,
 }
 
 impl FamilySets {
     fn of(family: Family) -> Self {
         match family {
-            Family::Ipv4 => FamilySets { inner: ownership::SET_INNER, external: ownership::SET_EXTERNAL },
-            Family::Ipv6 => FamilySets { inner: ownership::SET_INNER6, external: ownership::SET_EXTERNAL6 },
+            Family::Ipv4 => FamilySets {
+                inner: ownership::SET_INNER,
+                external: ownership::SET_EXTERNAL,
+                external_nets: ownership::SET_EXTERNAL_NETS,
+            },
+            Family::Ipv6 => FamilySets {
+                inner: ownership::SET_INNER6,
+                external: ownership::SET_EXTERNAL6,
+                external_nets: ownership::SET_EXTERNAL_NETS6,
+            },
         }
     }
 }
@@ -120,6 +129,8 @@ pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
         let external = topology.externals.iter().flat_map(|e| &e.addresses).filter(|a| Family::of(**a) == family);
         let external = external.copied().map(SetMember::Ip);
         dataplane.sets.insert(sets.external.to_owned(), IpSet::of(SetKind::HashIp(family), external));
+        let nets = topology.external_nets().filter(of_family).copied().map(SetMember::Net);
+        dataplane.sets.insert(sets.external_nets.to_owned(), IpSet::of(SetKind::HashNet(family), nets));
     }
     refuse::compile(&context, &mut dataplane);
     pass::compile(&context, &mut dataplane);
@@ -158,7 +169,10 @@ pub fn addresses_of_objects(topology: &Topology, objects: &Objects) -> BTreeSet<
     let pods = objects.slices.values().flat_map(|s| &s.endpoints).flat_map(|e| &e.addresses);
     let services = objects.services.values().flat_map(|s| &s.cluster_ips);
     let external: BTreeSet<IpAddr> = topology.externals.iter().flat_map(|e| e.addresses.iter().copied()).collect();
-    pods.chain(services).filter(|a| !external.contains(a)).copied().collect()
+    pods.chain(services)
+        .filter(|a| !external.contains(a) && !topology.external_nets().any(|net| net.contains(*a)))
+        .copied()
+        .collect()
 }
 
 /// Addresses of the cluster that no inside network covers count as inside sources too.

@@ -25,8 +25,8 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
         add(dataplane, ownership::PRIORITY_OUTSIDE, from_outside, RuleAction::Goto(ownership::PRIORITY_BEHIND));
         add(dataplane, ownership::PRIORITY_MARK, by_mark(marks.slot(e.slot)), table);
         add(dataplane, ownership::PRIORITY_INTERFACE, RuleSelector::OutInterface(e.name.clone()), table);
-        for address in e.addresses.iter().filter(|a| a.is_ipv4()) {
-            let net = IpNet::from(*address);
+        let single = e.addresses.iter().map(|address| IpNet::from(*address));
+        for net in single.chain(e.networks.iter().copied()).filter(|net| net.addr().is_ipv4()) {
             add(dataplane, ownership::priority_from(&net), RuleSelector::From(net), table);
         }
         routes(e, dataplane);

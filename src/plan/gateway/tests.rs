@@ -20,7 +20,7 @@ fn choice(addresses: &[&str], address: Option<&str>, offset: i32) -> Choice {
     let link = link(addresses);
     let own: Vec<IpAddr> = link.addresses.iter().map(|a| a.address).collect();
     let wish = Wish { address: address.map(|a| a.parse().unwrap()), offset };
-    choose("eth1", &link, wish, |a| own.contains(&IpAddr::V4(a)))
+    choose("eth1", &link, wish, &[], |a| own.contains(&IpAddr::V4(a)))
 }
 
 /// The gateway, and the number of notes.

@@ -1,6 +1,6 @@
 //! Reading the kernel: dumps, and what of them a plan needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ use super::HostError;
 use super::own::{self, Own, Parts};
 use super::stack;
 use crate::model::{
-    Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray,
+    Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, LocalRoutes, MainRoute, Neighbour, NeighbourState,
+    OwnStray, is_default_route,
 };
 use crate::netlink::{Nexthops, RouteSocket, RouteSocketError};
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
-use crate::ruleset::{PolicyRule, Route};
+use crate::ruleset::{LOCAL_TABLE, PolicyRule, Route};
 
 /// Interface names by index.
 pub(crate) type Names = BTreeMap<u32, InterfaceName>;
@@ -78,6 +79,7 @@ async fn look(socket: &mut RouteSocket) -> Result<Host, HostError> {
     let mut main: Vec<MainRoute> = messages.iter().flat_map(|m| main_routes(m, &names, &nexthops)).collect();
     main.sort();
 
+    let local_routes = local_routes(socket, &names, &links).await?;
     let own = own_entries(socket, &names).await?;
 
     let gateways = gateways(&main, &own.routes);
@@ -97,11 +99,44 @@ async fn look(socket: &mut RouteSocket) -> Result<Host, HostError> {
     Ok(Host {
         links,
         main_routes: main,
+        local_routes,
         own_routes: own.routes,
         own_rules: own.rules,
         own_strays: own.strays,
         neighbours,
     })
+}
+
+/// Routes of type local that no address of an interface brought, nor loopback.
+async fn local_routes(
+    socket: &mut RouteSocket,
+    names: &Names,
+    links: &BTreeMap<InterfaceName, Link>,
+) -> Result<LocalRoutes, HostError> {
+    let addresses: HashSet<IpAddr> = links.values().flat_map(|link| &link.addresses).map(|a| a.address).collect();
+    let mut found = LocalRoutes::default();
+    for family in Family::ALL {
+        let mut request = RouteMessage::default();
+        request.header.address_family = own::address_family(family);
+        request.header.table = LOCAL_TABLE as u8;
+        request.header.kind = RouteType::Local;
+        for message in routes(socket, "routes of the local table", request).await? {
+            let Some(Parts { destination, .. }) = Parts::of(&message) else { continue };
+            let of_an_address =
+                destination.prefix_len() == destination.max_prefix_len() && addresses.contains(&destination.addr());
+            let ways = own::ways(&message).unwrap_or_default();
+            let interface = ways.first().and_then(|(index, _)| names.get(index));
+            if let Some(interface) = interface
+                && message.header.kind == RouteType::Local
+                && !of_an_address
+                && !destination.addr().is_loopback()
+                && !is_default_route(&destination)
+            {
+                found.insert(destination, interface.clone());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What carries our protocol number.

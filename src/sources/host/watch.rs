@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Moment};
 use netlink_packet_core::{NetlinkBuffer, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage};
-use netlink_packet_route::route::{RouteHeader, RouteProtocol};
+use netlink_packet_route::route::{RouteHeader, RouteProtocol, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use super::HostError;
 use super::look::{Names, gateways, neighbour, neighbour_address, steady_look};
 use crate::model::{Host, InterfaceName, Neighbour};
 use crate::netlink::{Multicast, Received, RouteSocket, messages};
+use crate::ruleset::LOCAL_TABLE;
 use crate::ruleset::ownership::ROUTE_PROTOCOL;
 use crate::sources::debounce::Debounce;
 use crate::sources::{SourceEvent, SourceName, SourceState};
@@ -178,7 +179,11 @@ impl Outlet {
         let Ok(message) = NetlinkBuffer::new_checked(message) else { return true };
         match message.message_type() {
             RTM_NEWROUTE | RTM_DELROUTE => RouteHeader::parse(message.payload()).map_or(true, |route| {
-                route.table == RouteHeader::RT_TABLE_MAIN || route.protocol == RouteProtocol::from(ROUTE_PROTOCOL)
+                let local = u32::from(route.table) == LOCAL_TABLE && route.kind == RouteType::Local;
+                // The kernel's own come with an address, which has an event of its own.
+                (local && route.protocol != RouteProtocol::Kernel)
+                    || route.table == RouteHeader::RT_TABLE_MAIN
+                    || route.protocol == RouteProtocol::from(ROUTE_PROTOCOL)
             }),
             kind @ (RTM_NEWNEIGH | RTM_DELNEIGH) => neighbour_matters(message.payload(), kind == RTM_DELNEIGH, last),
             _ => true,
