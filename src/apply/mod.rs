@@ -4,6 +4,7 @@
 //! tables; sets are emptied and opening gates opened; unused sets are destroyed; remaining sysctls, forwarding last, and only while mangle
 //! is closed. What fails is told at the end, and keeps nothing else from being applied.
 
+mod alias;
 pub mod applied;
 pub mod cleanup;
 pub mod conntrack;

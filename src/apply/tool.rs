@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::alias::Alias;
 use crate::model::Family;
 use crate::process::{self, RunError};
 use crate::ruleset::Table;
@@ -54,20 +55,29 @@ fn at(line: &Option<String>) -> String {
     line.as_ref().map_or_else(String::new, |l| format!("; offending line: `{l}`"))
 }
 
-/// Process ids of the last writers that we started. Whoever watches the tables asks here whether a change was our own.
+/// The last writers that we started, by process id, and the name that they have where process ids tell nothing. Whoever watches the
+/// tables asks here whether a change was our own.
 #[derive(Debug, Clone, Default)]
-pub struct OwnWriters(Arc<Mutex<VecDeque<u32>>>);
+pub struct OwnWriters {
+    pids: Arc<Mutex<VecDeque<u32>>>,
+    name: Option<Arc<str>>,
+}
 
 impl OwnWriters {
     /// Notifications arrive within milliseconds; a short memory keeps a reused pid from hiding a foreign change.
     const REMEMBERED: usize = 32;
 
-    pub fn contains(&self, pid: u32) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    /// Whether a process is one of them, by what the kernel tells of it.
+    pub fn contains(&self, pid: u32, name: &str) -> bool {
+        // With an own name, process ids are those of another namespace: a foreign one may be equal by chance.
+        if let Some(own) = &self.name {
+            return **own == *name;
+        }
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
     }
 
     fn record(&self, pid: u32) {
-        let mut pids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
         if pids.len() == Self::REMEMBERED {
             pids.pop_front();
         }
@@ -84,21 +94,42 @@ struct Shared {
     directory: Option<PathBuf>,
     calls: AtomicUsize,
     writers: OwnWriters,
+    alias: Option<Alias>,
 }
 
 impl Tools {
     /// `limit` bounds every call (`SNCTRLR_IPTABLES_TIMEOUT_SEC`).
     pub fn new(limit: Duration) -> Self {
-        Self::build(limit, None)
+        Self::build(limit, None, None)
+    }
+
+    /// As [`Tools::new`], for who watches the tables: in a pid namespace of our own the writers get a name of theirs, by links below
+    /// `state`.
+    pub fn recognisable(limit: Duration, state: &Path) -> Self {
+        let alias = Alias::needed_in(state).unwrap_or_else(|error| {
+            tracing::warn!(
+                %error,
+                "own changes of the tables look as if others had made them, which costs a look each; see SNCTRLR_STATE_DIR"
+            );
+            None
+        });
+        Self::build(limit, None, alias)
     }
 
     /// Takes the writing tools from one directory instead of PATH (fakes in tests).
     pub fn from_directory(limit: Duration, directory: PathBuf) -> Self {
-        Self::build(limit, Some(directory))
+        Self::build(limit, Some(directory), None)
     }
 
-    fn build(limit: Duration, directory: Option<PathBuf>) -> Self {
-        Tools(Arc::new(Shared { limit, directory, calls: AtomicUsize::new(0), writers: OwnWriters::default() }))
+    fn build(limit: Duration, directory: Option<PathBuf>, alias: Option<Alias>) -> Self {
+        let name = alias.as_ref().map(|alias| alias.name().into());
+        Tools(Arc::new(Shared {
+            limit,
+            directory,
+            calls: AtomicUsize::new(0),
+            alias,
+            writers: OwnWriters { name, ..OwnWriters::default() },
+        }))
     }
 
     /// Processes started so far.
@@ -121,7 +152,9 @@ impl Tools {
     }
 
     async fn run(&self, program: &str, args: &[&str], input: Option<String>) -> Result<String, ToolError> {
-        let path = self.0.directory.as_ref().map_or_else(|| PathBuf::from(program), |d| d.join(program));
+        let alias = self.0.alias.as_ref().and_then(|alias| alias.of(program)).filter(|_| input.is_some());
+        let named = || self.0.directory.as_ref().map_or_else(|| PathBuf::from(program), |d| d.join(program));
+        let path = alias.unwrap_or_else(named);
         self.run_path(&path, program, args, input).await
     }
 
@@ -135,6 +168,9 @@ impl Tools {
         let command = [&[program], args].concat().join(" ");
         let mut child = Command::new(path);
         child.args(args);
+        if path.file_name() != Some(program.as_ref()) {
+            child.arg0(program);
+        }
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         let started = |pid| {
             if input.is_some() {
@@ -219,10 +255,10 @@ mod tests {
     fn writers_are_remembered_for_a_while_only() {
         let writers = OwnWriters::default();
         writers.record(7);
-        assert!(writers.contains(7));
+        assert!(writers.contains(7, ""));
         (100..100 + OwnWriters::REMEMBERED as u32).for_each(|pid| writers.record(pid));
-        assert!(!writers.contains(7));
-        assert!(writers.contains(100));
+        assert!(!writers.contains(7, ""));
+        assert!(writers.contains(100, ""));
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let kept = slots::remembered(&settings.border, &host.own_rules);
     let snapshot = Snapshot::new(World { host, objects: None, slots: kept });
 
-    let tools = Tools::new(settings.tool_timeout);
+    let tools = Tools::recognisable(settings.tool_timeout, &settings.state_dir);
     let writers = tools.own_writers();
     let (reports, readers) = watch::channel(Report::new(SystemTime::now()));
     for source in ["host", objects_from] {
@@ -52,7 +52,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     let (sender, mut events) = mpsc::channel(64);
     tokio::spawn(host::run(settings.autorefresh, sender.clone()));
-    tokio::spawn(tables::run(move |pid| writers.contains(pid), sender.clone()));
+    tokio::spawn(tables::run(move |pid, name: &str| writers.contains(pid, name), sender.clone()));
     spawn_objects(&settings, sender, &reports);
     tokio::spawn(report::serve(settings.monitor, monitor(&settings, readers)));
 

@@ -24,12 +24,14 @@ const QUIET: Duration = Duration::from_millis(20);
 const BOUND: Duration = Duration::from_millis(200);
 const REJOIN: Duration = Duration::from_secs(1);
 
-/// Sends [`SourceEvent::TablesChanged`] soon after another process changed the tables; `is_own` knows our own writers by process id.
+/// Sends [`SourceEvent::TablesChanged`] soon after another process changed the tables; `is_own` knows our own writers by process id and
+/// command name.
 ///
-/// Process ids are those of the first pid namespace: inside another one every writer looks foreign, which costs a needless look but misses
+/// Process ids are those of the first pid namespace; inside another one only the name says something (see `apply::alias`). Who is not
+/// known looks foreign, which costs a needless look but misses
 /// nothing. Returns when nobody listens, or, with a warning, when the kernel does not let us listen: the periodic look still finds
 /// what changed, only later.
-pub async fn run(is_own: impl Fn(u32) -> bool + Send + 'static, events: mpsc::Sender<SourceEvent>) {
+pub async fn run(is_own: impl Fn(u32, &str) -> bool + Send + 'static, events: mpsc::Sender<SourceEvent>) {
     loop {
         match watch(&is_own, &events).await {
             Ok(()) => return,
@@ -59,7 +61,7 @@ enum Trouble {
 }
 
 /// Ends well when nobody listens any more.
-async fn watch(is_own: &impl Fn(u32) -> bool, events: &mpsc::Sender<SourceEvent>) -> Result<(), Trouble> {
+async fn watch(is_own: &impl Fn(u32, &str) -> bool, events: &mpsc::Sender<SourceEvent>) -> Result<(), Trouble> {
     let mut listener = Multicast::join(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES]).map_err(Trouble::Join)?;
     let mut changes = Debounce::new(QUIET, BOUND);
     loop {
@@ -85,7 +87,7 @@ async fn watch(is_own: &impl Fn(u32) -> bool, events: &mpsc::Sender<SourceEvent>
 }
 
 /// Whether a message announces a generation that is not ours. All others (tables, chains, rules one by one) precede such a one.
-fn is_foreign(message: &[u8], is_own: &impl Fn(u32) -> bool) -> bool {
+fn is_foreign(message: &[u8], is_own: &impl Fn(u32, &str) -> bool) -> bool {
     let Ok(message) = NetlinkBuffer::new_checked(message) else { return true };
     if message.message_type() != NEW_GENERATION {
         return false;
@@ -101,7 +103,7 @@ fn is_foreign(message: &[u8], is_own: &impl Fn(u32) -> bool) -> bool {
             _ => {}
         }
     }
-    let foreign = !writer.is_some_and(is_own);
+    let foreign = !writer.is_some_and(|pid| is_own(pid, process));
     if foreign {
         tracing::debug!(pid = writer, process, "another process changed nf_tables");
     }
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn only_generations_by_others_count() {
-        let own = |pid| pid == 42;
+        let own = |pid: u32, _: &str| pid == 42;
         assert!(is_foreign(&message(NEW_GENERATION, &pid(43)), &own));
         assert!(!is_foreign(&message(NEW_GENERATION, &pid(42)), &own));
         let new_rule = 10 << 8 | 6;

@@ -124,8 +124,8 @@ fn our_own_writers_are_known_by_their_process_id() {
         let mut bed = Bed::with(wrapped(directory.path(), LIMIT, script));
         bed.apply(&full()).await;
         let pid = fs::read_to_string(directory.path().join("pid")).unwrap().trim().parse().unwrap();
-        assert!(bed.tools.own_writers().contains(pid));
-        assert!(!bed.tools.own_writers().contains(std::process::id()));
+        assert!(bed.tools.own_writers().contains(pid, ""));
+        assert!(!bed.tools.own_writers().contains(std::process::id(), ""));
     });
 }
 

@@ -17,7 +17,7 @@ type Own = Arc<Mutex<BTreeSet<u32>>>;
 async fn watch(own: &Own) -> mpsc::Receiver<SourceEvent> {
     let (sender, mut events) = mpsc::channel(64);
     let own = Arc::clone(own);
-    tokio::spawn(run(move |pid| own.lock().unwrap().contains(&pid), sender));
+    tokio::spawn(run(move |pid, _: &str| own.lock().unwrap().contains(&pid), sender));
     // The task runs up to its first wait, behind which it is listening.
     tokio::task::yield_now().await;
     sh("iptables -N JOINED");
@@ -99,7 +99,7 @@ fn a_change_too_large_for_the_socket_is_told() {
 fn the_task_ends_when_nobody_listens() {
     in_netns(|| async {
         let (sender, events) = mpsc::channel(1);
-        let task = tokio::spawn(run(|_| false, sender));
+        let task = tokio::spawn(run(|_, _: &str| false, sender));
         drop(events);
         soon("the end of the task", task).await.unwrap();
     });

@@ -60,6 +60,7 @@ pub struct Daemon<'a> {
     source: Source,
     machine_id: Option<String>,
     contained: bool,
+    own_pids: bool,
     state: TempDir,
     child: Option<Child>,
 }
@@ -100,6 +101,7 @@ impl<'a> Daemon<'a> {
             source,
             machine_id: None,
             contained: false,
+            own_pids: false,
             state: tempfile::tempdir().expect("a temporary directory can be made"),
             child: None,
         }
@@ -128,6 +130,13 @@ impl<'a> Daemon<'a> {
     #[must_use]
     pub fn contained(mut self) -> Self {
         self.contained = true;
+        self
+    }
+
+    /// The daemon and its subcommands have a pid namespace of their own, as in a container without `hostPID`.
+    #[must_use]
+    pub fn own_pids(mut self) -> Self {
+        self.own_pids = true;
         self
     }
 
@@ -172,6 +181,9 @@ impl<'a> Daemon<'a> {
             fs::write(&file, format!("{id}\n")).expect("a temporary directory can be written");
             // `ip netns exec` gives a mount namespace of its own.
             command.args(["sh", "-c", r#"mount --bind "$0" /etc/machine-id && exec "$@""#]).arg(&file);
+        }
+        if self.own_pids {
+            command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
         }
         command.arg(&self.program).args(arguments);
         command.env_remove("NOTIFY_SOCKET").env_remove("KUBECONFIG").envs(&self.settings);
