@@ -41,8 +41,9 @@ fn single_addresses(bed: &Bed, router: Ipv4Addr) {
 fn assert_leaves_by(bed: &Bed, client: &Namespace, address: Ipv4Addr, router: Mac) {
     let sniffer = Sniffer::start(&bed.border, "eth1");
     assert_served(client, address);
+    sniffer.await_seen("an answer by TCP", |s| s.outgoing && s.is_from(address) && s.is_tcp());
+    sniffer.await_seen("an answer by UDP", |s| s.outgoing && s.is_from(address) && s.is_udp());
     let answers = sniffer.seen(|s| s.outgoing && s.is_from(address) && (s.is_tcp() || s.is_udp()));
-    assert!(answers.iter().any(|s| s.is_tcp()) && answers.iter().any(|s| s.is_udp()), "{answers:#?}");
     assert!(answers.iter().all(|s| s.to_mac == router), "{answers:#?}");
 }
 
