@@ -110,38 +110,69 @@ let
           "${option path}.addresses: ${address} is outside its prefix, ${interface.prefix}. Correct one of the two, or give the address a prefix length of its own (${address}/32)."
       );
 
+  cidrsOf =
+    interface:
+    map (address: ipv4.parseCidr (cfg.build.withPrefixLength interface address)) interface.addresses;
+  # That of the first address whose subnet has room for a router.
   subnetOf =
     interface:
-    if interface.addresses == [ ] then
-      null
-    else
-      ipv4.parseCidr (cfg.build.withPrefixLength interface (lib.head interface.addresses));
+    lib.findFirst (subnet: subnet != null && subnet.prefixLength < 32) null (cidrsOf interface);
 
   gatewayOf =
     name: interface:
     let
+      path = "interfaces.external.${name}";
       own = interface.gatewayOffset != null;
-      path = if own then "interfaces.external.${name}.gatewayOffset" else "gatewayOffset";
+      offsetPath = if own then "${path}.gatewayOffset" else "gatewayOffset";
       offset = if own then interface.gatewayOffset else cfg.gatewayOffset;
       subnet = subnetOf interface;
-      router = ipv4.gateway subnet offset;
+      counted = ipv4.gateway subnet offset;
       addresses = map (
         address: ipv4.parseAddress (lib.head (lib.splitString "/" address))
       ) interface.addresses;
       text = "${ipv4.formatAddress subnet.network}/${toString subnet.prefixLength}";
-      remedy = "Count from its first address (1) or from its last before broadcast (-1).";
+      remedy = "Count from its first address (1) or from its last before broadcast (-1), or name the router: ${option path}.router.";
+      named = ipv4.parseAddress interface.router;
     in
+    if interface.router != null then
+      [
+        (check (named != null)
+          "${option path}.router: ${interface.router} is no IPv4 address. Each of the four numbers is at most 255."
+        )
+        (check (
+          named == null || !lib.elem named addresses
+        ) "${option path}.router: ${interface.router} is an address of this box. Write the router's.")
+      ]
     # With DHCP the first address, and so the subnet, is not known before the box runs.
-    lib.optionals (subnet != null && !interface.dhcp) [
-      (check (router != null)
-        "${option path}: an offset of ${toString offset} is outside the subnet ${text} of external interface ${name}. ${remedy}"
+    else if interface.dhcp || lib.any (subnet: subnet == null) (cidrsOf interface) then
+      [ ]
+    else if subnet == null then
+      lib.optional (interface.addresses != [ ]) (
+        check false "${option path}.addresses: no subnet of external interface ${name} has room for a router. Write an address with the prefix length of its subnet, or name the router: ${option path}.router."
       )
-      (check (router == null || !lib.elem router addresses)
-        "${option path}: an offset of ${toString offset} makes ${
-          ipv4.formatAddress (if router == null then 0 else router)
-        } the router of external interface ${name}, which is an address of this box. ${remedy}"
-      )
-    ];
+    else
+      [
+        (check (counted != null)
+          "${option offsetPath}: an offset of ${toString offset} is outside the subnet ${text} of external interface ${name}. ${remedy}"
+        )
+        (check (counted == null || !lib.elem counted addresses)
+          "${option offsetPath}: an offset of ${toString offset} makes ${
+            ipv4.formatAddress (if counted == null then 0 else counted)
+          } the router of external interface ${name}, which is an address of this box. ${remedy}"
+        )
+      ];
+
+  # The daemon takes a local route that is no network for one of its first address; networkd refuses it.
+  routedOf =
+    name: interface:
+    map (
+      network:
+      let
+        subnet = ipv4.parseCidr (if lib.hasInfix "/" network then network else "${network}/32");
+      in
+      check (subnet != null && subnet.address == subnet.network)
+        "${option "interfaces.external.${name}.routed"}: ${network} is no IPv4 address or network. Write 198.51.100.7, or 192.0.2.64/28 with the network's own address."
+    ) interface.routed;
 
   # Judged here only in the part of the syntax that this and the daemon's regular expressions have in common.
   judgeable = !lib.hasInfix "\\" cfg.build.pattern && !lib.hasInfix "(?" cfg.build.pattern;
@@ -241,6 +272,7 @@ in
           )
           ++ lib.concatMap (externalAddress name interface) interface.addresses
           ++ gatewayOf name interface
+          ++ routedOf name interface
         ) external
       )
       ++ pattern

@@ -119,8 +119,8 @@ let
           "203.0.113.11"
         ];
         description = ''
-          Addresses that Mappings can be served on. The first one's subnet is where the router is looked for; with `dhcp` that is
-          usually the one that DHCP gave.
+          Addresses that Mappings can be served on. The router is looked for in the subnet of the first one that has room for it
+          (not a /32); with `dhcp` that is usually the one that DHCP gave.
         '';
       };
 
@@ -134,6 +134,34 @@ let
         default = null;
         example = -1;
         description = "Where this interface's router is in that subnet. `null`: as `services.smartnat.gatewayOffset`.";
+      };
+
+      router = mkOption {
+        type = types.nullOr address;
+        default = null;
+        example = "100.64.0.1";
+        description = ''
+          Address of this interface's router (`SNCTRLR_GW_ADDRESS`). It wins over the offset, and may lie outside of every subnet
+          of the interface: where addresses are assigned as /32, it must be given. `null`: by the offset.
+        '';
+      };
+
+      routed = mkOption {
+        type = types.listOf (
+          types.strMatching "[0-9.]+(/[0-9]+)?"
+          // {
+            description = "IPv4 address or network";
+          }
+        );
+        default = [ ];
+        example = [
+          "198.51.100.7"
+          "192.0.2.64/28"
+        ];
+        description = ''
+          Further addresses, or networks of them, that the router sends to this box by this interface. Mappings are served on
+          them as on `addresses`. They are local routes and answer no ARP: the router must have a route to them.
+        '';
       };
     };
   };

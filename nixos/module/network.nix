@@ -41,8 +41,8 @@ let
       }) interface.routes;
   };
 
-  # RouteMetric keeps the main table's way to the subnet behind every other. No gateway and no route: answers to clients go by
-  # SmartNat's own tables. DHCP gives an address and nothing else: an external network has no say in the box's routes, names or time.
+  # RouteMetric keeps the main table's way to the subnet behind every other. No gateway and no route but local ones: answers to
+  # clients go by SmartNat's own tables. DHCP gives an address and nothing else: an external network has no say in the box's routes, names or time.
   externalNetwork = name: interface: {
     matchConfig.Name = name;
     linkConfig = linkConfig interface // {
@@ -68,6 +68,10 @@ let
       Address = cfg.build.withPrefixLength interface address;
       RouteMetric = 4096;
     }) interface.addresses;
+    routes = map (network: {
+      Type = "local";
+      Destination = network;
+    }) interface.routed;
   };
 in
 {

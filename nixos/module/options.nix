@@ -31,9 +31,9 @@ in
       default = 1;
       example = -1;
       description = ''
-        Where the routers of external interfaces are, counted in the subnet of an interface's first address: 1 is its first
-        address, -1 the last one before broadcast${setting "SNCTRLR_GW_ADDRESS_OFFSET"}. An interface may have its own:
-        `interfaces.external.<name>.gatewayOffset`.
+        Where the routers of external interfaces are, counted in the subnet of an interface's first address that has room for
+        one: 1 is its first address, -1 the last one before broadcast${setting "SNCTRLR_GW_ADDRESS_OFFSET"}. An interface may
+        have its own: `interfaces.external.<name>.gatewayOffset`, or `router`.
       '';
     };
 

@@ -23,6 +23,7 @@ let
     lib.concatLines (lib.mapAttrsToList (name: value: "${name}=${quote (text value)}") settings);
 
   offsets = lib.filterAttrs (_: external: external.gatewayOffset != null) cfg.interfaces.external;
+  routers = lib.filterAttrs (_: external: external.router != null) cfg.interfaces.external;
   insideInterfaces = lib.unique (
     lib.optional (cfg.interfaces.cluster != null) cfg.interfaces.cluster.name ++ cfg.insideInterfaces
   );
@@ -84,6 +85,11 @@ in
     // lib.optionalAttrs (cfg.instanceName != null) { SNCTRLR_INSTANCE_NAME = cfg.instanceName; }
     // lib.optionalAttrs (cfg.insidePrefixes != [ ]) {
       SNCTRLR_INSIDE_PREFIXES = lib.concatStringsSep "," cfg.insidePrefixes;
+    }
+    // lib.optionalAttrs (routers != { }) {
+      SNCTRLR_GW_ADDRESS = lib.concatStringsSep "," (
+        lib.mapAttrsToList (name: external: "${name}=${external.router}") routers
+      );
     }
     // lib.optionalAttrs (insideInterfaces != [ ]) {
       SNCTRLR_INSIDE_INTERFACES = lib.concatStringsSep "," insideInterfaces;

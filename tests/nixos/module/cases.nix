@@ -24,6 +24,21 @@ in
     };
     the-router-last-in-its-subnet = smartnat { gatewayOffset = -1; };
     a-router-of-its-own-for-one-interface = wan0 { gatewayOffset = -1; };
+    a-single-address-ahead-of-the-one-with-a-subnet = wan0 {
+      addresses = lib.mkBefore [ "192.0.2.99/32" ];
+    };
+    single-addresses-with-a-router-outside = external {
+      wan1 = {
+        addresses = [ "192.0.2.1/32" ];
+        router = "100.64.0.1";
+      };
+    };
+    addresses-that-the-router-sends-to-the-box = wan0 {
+      routed = [
+        "198.51.100.7"
+        "192.0.2.64/28"
+      ];
+    };
     both-addresses-of-a-point-to-point-link = external {
       wan1 = {
         prefix = "192.0.2.0/31";
@@ -198,6 +213,22 @@ in
     a-gateway-offset-that-leads-to-the-box-itself = {
       config = smartnat { gatewayOffset = 10; };
       message = "makes 203.0.113.10 the router of external interface wan0, which is an address of this box";
+    };
+    single-addresses-without-a-router = {
+      config = external { wan1.addresses = [ "192.0.2.1/32" ]; };
+      message = "services.smartnat.interfaces.external.wan1.addresses: no subnet of external interface wan1 has room for a router";
+    };
+    an-external-router-that-is-no-address = {
+      config = wan0 { router = "203.0.113.256"; };
+      message = "services.smartnat.interfaces.external.wan0.router: 203.0.113.256 is no IPv4 address";
+    };
+    an-external-router-that-is-the-box-itself = {
+      config = wan0 { router = "203.0.113.10"; };
+      message = "services.smartnat.interfaces.external.wan0.router: 203.0.113.10 is an address of this box";
+    };
+    a-routed-network-with-bits-of-a-host = {
+      config = wan0 { routed = [ "192.0.2.65/28" ]; };
+      message = "services.smartnat.interfaces.external.wan0.routed: 192.0.2.65/28 is no IPv4 address or network";
     };
     no-external-interface = {
       config = smartnat { interfaces.external = lib.mkForce { }; };
