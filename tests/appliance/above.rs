@@ -6,7 +6,7 @@ use std::time::Duration;
 use bed::vm::{PAYLOAD, Vm};
 use bed::{Bed, eventually_within, holds};
 
-use crate::support::{PATIENCE, PROGRAM};
+use crate::support::{PATIENCE, put_program};
 
 /// The box's address on the interface above.
 const UPPER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
@@ -64,7 +64,7 @@ fn tries(bed: &Bed) -> [bool; 2] {
 fn whatever_stands_above_an_external_interface_is_closed() {
     let bed = Bed::new();
     let payload = tempfile::tempdir().unwrap();
-    std::fs::copy(PROGRAM, payload.path().join("smartnat-manager")).unwrap();
+    put_program(payload.path());
     let vm = Vm::boot(&bed, payload.path());
     vm.must(
         "ip address add 10.0.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.0.1; \

@@ -12,7 +12,7 @@ use bed::{Bed, Endpoints, Layout, Mapping, Namespace, Options, Service, eventual
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
 /// The machine is emulated: what takes milliseconds takes seconds there.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const INSTALL: Duration = Duration::from_secs(240);
@@ -127,8 +127,7 @@ pub fn install(vm: &Vm, options: &str) -> String {
 fn payload(control: &ControlPlane) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let path = |name: &str| dir.path().join(name);
-    // Without debugging information a tenth of the size.
-    must(Command::new("strip").arg("-o").arg(path("smartnat-manager")).arg(PROGRAM));
+    put_program(dir.path());
     must(Command::new("cp").arg(binary("kube-proxy")).arg(path("kube-proxy")));
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     must(Command::new("cp").arg("-r").arg(&deploy).arg(path("deploy")));
@@ -139,6 +138,12 @@ fn payload(control: &ControlPlane) -> TempDir {
     let output = control.run(&mut script, "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     dir
+}
+
+/// The daemon's program into a directory, as `smartnat-manager`. Without debugging information it has a tenth of the size.
+#[track_caller]
+pub fn put_program(into: &Path) {
+    must(Command::new("strip").arg("-o").arg(into.join("smartnat-manager")).arg(PROGRAM));
 }
 
 #[track_caller]
