@@ -44,6 +44,13 @@ pub struct Repair {
     pub what: String,
 }
 
+impl Repair {
+    /// Whether translations of IPv4 were among what was damaged.
+    pub(super) fn is_of_nat(&self) -> bool {
+        matches!(self.kind, RepairKind::Chain | RepairKind::Hook) && self.name.starts_with("ipv4 nat ")
+    }
+}
+
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind, self.name, self.what)

@@ -15,6 +15,7 @@ pub mod held;
 pub mod ipset;
 pub mod iptables;
 pub mod lock;
+mod nat_hold;
 pub mod nft;
 pub mod routing;
 mod routing_memory;
@@ -31,6 +32,7 @@ pub use held::{Held, held};
 use ipset::Sets;
 use iptables::{Reach, Tables};
 pub use lock::{LockError, WriterLock};
+pub use nat_hold::NatHold;
 use routing_memory::RoutingMemory;
 pub use routing_memory::WrittenRouting;
 use sysctl::Sysctls;
@@ -61,6 +63,8 @@ pub struct Applier {
     closed: bool,
     /// The last apply left nat as it was wanted.
     translating: bool,
+    /// Somebody else had damaged nat; see [`Applier::take_nat_damaged`].
+    nat_damaged: bool,
 }
 
 impl Applier {
@@ -74,6 +78,7 @@ impl Applier {
             running: false,
             closed: false,
             translating: false,
+            nat_damaged: false,
             tools,
         }
     }
@@ -100,6 +105,11 @@ impl Applier {
         self.routing.take_written()
     }
 
+    /// Whether somebody else had damaged translations since this was last asked: what began meanwhile was not translated.
+    pub fn take_nat_damaged(&mut self) -> bool {
+        std::mem::take(&mut self.nat_damaged)
+    }
+
     /// Brings the kernel to `desired`. `host` is the snapshot from which it was planned.
     pub async fn apply(&mut self, desired: &Dataplane, host: &Host, scope: Scope) -> Result<Applied, ApplyError> {
         if std::mem::replace(&mut self.running, true) {
@@ -110,6 +120,7 @@ impl Applier {
         let result = self.run(desired, host, scope, &mut applied).await;
         self.running = false;
         applied.tool_calls = self.tools.calls() - calls;
+        self.nat_damaged |= applied.repairs.iter().any(Repair::is_of_nat);
         for repair in &applied.repairs {
             let (kind, name, what) = (repair.kind.as_str(), &repair.name, &repair.what);
             match result {

@@ -76,6 +76,18 @@ impl OwnWriters {
         self.pids.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
     }
 
+    /// The command name of our writers, where process ids tell nothing.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The kernel names the thread that writes by netlink, not its process.
+    pub(super) fn record_this_thread(&self) {
+        let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
+        let thread = link.file_name().and_then(|name| name.to_str()?.parse().ok());
+        thread.into_iter().for_each(|thread| self.record(thread));
+    }
+
     fn record(&self, pid: u32) {
         let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
         if pids.len() == Self::REMEMBERED {

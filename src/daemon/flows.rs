@@ -67,6 +67,19 @@ impl Flows {
         }
     }
 
+    /// Ends the UDP flows to endpoints that began while our translations were away. Only after these are back.
+    pub(super) async fn end_unmapped(&self, targets: &FlowTargets) {
+        match conntrack::end_unmapped_udp(|endpoint| targets.endpoints.contains_key(endpoint), self.marks).await {
+            Ok(0) => {}
+            Ok(flows) => tracing::info!(flows, "ended UDP flows that had begun while others had taken our rules away"),
+            Err(error) => tracing::warn!(
+                error = error_chain(&error),
+                "UDP flows that began while our rules were away could not be looked for; clients that go on sending from \
+                 the same port may stay unserved"
+            ),
+        }
+    }
+
     async fn try_clean(&mut self) -> Result<Cleaned, ConntrackError> {
         let mut cleaned = Cleaned::default();
         if !self.condemned.is_empty() {

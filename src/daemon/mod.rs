@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::apply::{Applied, Applier, ApplyError, Scope, Tools};
+use crate::apply::{Applied, Applier, ApplyError, NatHold, Scope, Tools};
 use crate::error_chain;
 use crate::plan::{self, Plan};
 use crate::report::{Outcomes, PassReport, Report, Systemd};
@@ -52,6 +52,7 @@ struct Daemon {
     /// READY has been sent: the border is closed.
     announced: bool,
     flows: Flows,
+    nat_hold: NatHold,
     told: Told,
 }
 
@@ -69,6 +70,7 @@ impl Daemon {
             retry: Retry::default(),
             announced: false,
             flows,
+            nat_hold: NatHold::default(),
             told: Told::default(),
         }
     }
@@ -151,6 +153,12 @@ impl Daemon {
         }
         let calls_before = self.tools.calls();
         let result = self.apply(&plan, scope, beat).await;
+        if scope == Scope::Full && self.applier.is_translating() {
+            self.nat_hold.hold(&self.tools.own_writers()).await;
+            if self.applier.take_nat_damaged() {
+                self.flows.end_unmapped(&plan.flows).await;
+            }
+        }
         if let Some(routing) = self.applier.take_written_routing() {
             self.snapshot.wrote(routing);
         }

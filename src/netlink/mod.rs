@@ -4,11 +4,13 @@
 mod message;
 mod multicast;
 mod nexthops;
+mod nf_tables;
 mod route_socket;
 
 pub(crate) use message::numbers;
 pub(crate) use multicast::{Multicast, Received};
 pub(crate) use nexthops::{Nexthops, Way};
+pub(crate) use nf_tables::{NatHold, nf_tables};
 pub(crate) use route_socket::{RouteSocket, RouteSocketError};
 
 use netlink_packet_core::NetlinkBuffer;

@@ -73,6 +73,9 @@ pub const SET_SERVICES: &str = "SN-VIP";
 /// hash:ip skbinfo: pod -> mark of the slot by which its egress leaves.
 pub const SET_EGRESS: &str = "SN-EG";
 
+/// Table of nft, family ip, that a running daemon owns. It holds no rule of ours and ends with the daemon.
+pub const NAT_HOLD: &str = "smartnat-hold";
+
 /// The priority of the rule `from NET`.
 pub fn priority_from(net: &IpNet) -> u32 {
     PRIORITY_FROM + u32::from(net.max_prefix_len() - net.prefix_len())
@@ -86,6 +89,11 @@ pub fn is_our_chain(name: &str) -> bool {
 /// Whether a chain of ours belongs ahead of others' last word, and not at the beginning of a built-in chain.
 pub fn is_pass_chain(name: &str) -> bool {
     [PASS, PASS_IN, PASS_OUT].contains(&name)
+}
+
+/// Whether a table of nft is ours by family and name.
+pub fn is_our_table(family: &str, name: &str) -> bool {
+    family == "ip" && name == NAT_HOLD
 }
 
 /// Whether an ipset is ours by name.

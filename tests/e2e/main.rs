@@ -14,6 +14,7 @@ mod children;
 mod container;
 mod first_defects;
 mod first_smartnat;
+mod flushed;
 mod foreign;
 mod forwarding;
 mod gateways;

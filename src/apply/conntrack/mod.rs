@@ -127,15 +127,26 @@ pub async fn delete(flows: &[FlowHandle]) -> Result<(), ConntrackError> {
 /// The border lets no such flow pass, and as long as its client goes on sending (from a fixed port, or without ever hearing an answer) it
 /// would never end. TCP clients begin anew by themselves.
 pub async fn end_strange_udp(endpoints: &BTreeSet<Endpoint>, marks: MarkLayout) -> Result<usize, ConntrackError> {
+    let translated = |flow: &Flow| flow.destination != flow.server;
+    end_udp(marks, |endpoint, flow| translated(flow) && endpoints.contains(endpoint)).await
+}
+
+/// Deletes the UDP flows to endpoints of ours that came through no Mapping, as they do while our rules are away; returns how many.
+///
+/// Whether a flow is translated is decided by its first packet: it would stay as it is for as long as its client goes on sending.
+pub async fn end_unmapped_udp(is_ours: impl Fn(&Endpoint) -> bool, marks: MarkLayout) -> Result<usize, ConntrackError> {
+    end_udp(marks, |endpoint, _| is_ours(endpoint)).await
+}
+
+async fn end_udp(marks: MarkLayout, fits: impl Fn(&Endpoint, &Flow) -> bool) -> Result<usize, ConntrackError> {
     let mut socket = Socket::open()?;
     let mut condemned = Vec::new();
     socket
         .dump("list flows", wire::marked(0), |message| {
             let Some(entry) = wire::entry(&message) else { return };
-            let Flow { protocol, destination, server, .. } = entry.flow;
+            let Flow { protocol, destination, .. } = entry.flow;
             let endpoint = Endpoint { address: destination.ip(), protocol, port: destination.port() };
-            let strange = entry.mark & marks.mapped() == 0 && destination != server;
-            if strange && protocol == Protocol::Udp && endpoints.contains(&endpoint) {
+            if entry.mark & marks.mapped() == 0 && protocol == Protocol::Udp && fits(&endpoint, &entry.flow) {
                 condemned.push(entry.handle);
             }
         })

@@ -8,10 +8,9 @@ use super::layout::Lead;
 use super::listing::Listing;
 use super::native::{self, Memory};
 use super::{Key, named};
-use crate::apply::nft::{Nft, NftError, TableName};
+use crate::apply::nft::{self, Nft, NftError, TableName};
 use crate::apply::tool::{ToolError, Tools};
-use crate::model::Family;
-use crate::ruleset::{Table, TableRules};
+use crate::ruleset::TableRules;
 
 /// Why a table could not be read, written, or does not count.
 #[derive(Debug, thiserror::Error)]
@@ -65,22 +64,12 @@ impl Reader {
         self.dormant.contains(&TableName::of_iptables(family, table))
     }
 
-    /// Learns which tables sleep; iptables does not tell. Without nft nobody can know.
+    /// Learns which tables sleep; iptables does not tell.
     pub async fn look_for_dormant(&mut self) {
-        self.dormant.clear();
-        let flagged = match self.nft.flagged().await {
-            Ok(flagged) => flagged,
-            Err(NftError::Missing) => return,
-            // What cannot be read may be the flag itself: asked for where it counts most.
-            Err(_) => Family::ALL.map(|family| TableName::of_iptables(family, Table::Mangle)).into(),
-        };
-        for name in flagged.into_iter().filter(TableName::is_of_iptables) {
-            match self.nft.is_dormant(&name).await {
-                Ok(true) => drop(self.dormant.insert(name)),
-                Ok(false) => {}
-                Err(error) => tracing::debug!(error = crate::error_chain(&error), "nft did not tell of a table"),
-            }
-        }
+        self.dormant = nft::dormant().await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the kernel did not tell which tables are dormant");
+            BTreeSet::new()
+        });
     }
 
     /// What a table holds on our behalf. `wanted` is asked for where neither iptables nor nft reads it whole.

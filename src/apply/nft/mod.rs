@@ -4,14 +4,19 @@
 mod parse;
 mod values;
 
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
 
 pub use parse::table as parse;
 pub use values::{Base, NftChain, NftRule, NftTable, Statement, TableName, Verdict};
 
 use super::{ToolError, Tools};
+use crate::netlink::nf_tables;
 
 const NFT: &str = "nft";
+
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 
 /// nftables that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,16 @@ pub enum NftError {
     /// nft reads its arguments as one line of its language: such a name would be read as something else.
     #[error("{0:?} cannot be named to nft")]
     Name(String),
+}
+
+/// The tables whose chains the kernel does not ask, by the kernel itself: the JSON of nft 1.0.6 tells flags wrongly.
+pub async fn dormant() -> io::Result<BTreeSet<TableName>> {
+    let tables = match nf_tables().await {
+        // A kernel without nf_tables.
+        Err(error) if matches!(error.raw_os_error(), Some(EINVAL | EOPNOTSUPP)) => Vec::new(),
+        other => other?,
+    };
+    Ok(tables.into_iter().filter(|t| t.dormant).map(|t| TableName::new(t.family, &t.name)).collect())
 }
 
 /// Asks nft.
@@ -41,19 +56,6 @@ impl Nft {
     /// The names of all tables, iptables' own among them.
     pub async fn tables(&self) -> Result<Vec<TableName>, NftError> {
         Ok(parse::tables(&self.run(&["list", "tables"]).await?))
-    }
-
-    /// Whether the kernel asks none of a table's chains. Not by JSON, whose flags are no text in nft 1.0.6.
-    pub async fn is_dormant(&self, table: &TableName) -> Result<bool, NftError> {
-        let listing = self.run(&["-t", "list", "table", &table.family, named(&table.name)?]).await?;
-        Ok(parse::is_dormant(&listing))
-    }
-
-    /// The tables that have a flag, dormant ones among them: [`Nft::is_dormant`] tells which.
-    pub async fn flagged(&self) -> Result<Vec<TableName>, NftError> {
-        let command = ["-j", "list", "tables"];
-        let text = self.run(&command).await?;
-        parse::flagged(&text).map_err(|source| json(&command, source))
     }
 
     /// All chains of all tables, without rules.

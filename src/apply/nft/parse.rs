@@ -21,15 +21,6 @@ pub(super) fn chain_names(listing: &str) -> Vec<&str> {
     listing.lines().filter_map(|line| line.strip_prefix("\tchain ")?.split(" {").next()).collect()
 }
 
-/// Tables with any flag.
-pub(super) fn flagged(json: &str) -> Result<Vec<TableName>, serde_json::Error> {
-    let flagged = |o: &Value| {
-        let value = o.get("table")?;
-        value.get("flags").and_then(|_| table_name(value, "name"))
-    };
-    Ok(objects(json)?.iter().filter_map(flagged).collect())
-}
-
 pub(super) fn chains(json: &str) -> Result<Vec<(TableName, NftChain)>, serde_json::Error> {
     let chain = |o: &Value| {
         let value = o.get("chain")?;
@@ -178,8 +169,6 @@ mod tests {
         let names = tables("table inet fw\ntable ip6 nat\n");
         assert_eq!(names, [TableName::new("inet", "fw"), TableName::new("ip6", "nat")]);
         assert_eq!(chain_names(LISTING), ["sub", "forward"]);
-        assert_eq!(flagged(JSON).unwrap(), [TableName::new("inet", "fw")]);
-        assert!(flagged(&JSON.replace("\"flags\"", "\"other\"")).unwrap().is_empty());
         assert!(!names[0].is_of_iptables() && TableName::new("ip6", "nat").is_of_iptables());
         assert_eq!(chains(JSON).unwrap().len(), 2);
         assert!(chains("# no JSON").is_err() && chains("{}").is_err());

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::model::{Family, printable};
 use crate::ruleset::Table;
+use crate::ruleset::ownership::is_our_table;
 
 /// A table by family (`ip`, `ip6`, `inet`, `arp`, `bridge`, `netdev`) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,11 @@ impl TableName {
     pub fn is_of_iptables(&self) -> bool {
         let iptables = matches!(self.name.as_str(), "filter" | "mangle" | "nat" | "raw" | "security");
         matches!(self.family.as_str(), "ip" | "ip6") && iptables
+    }
+
+    /// The table that a running daemon owns. No rule in it meets a packet.
+    pub fn is_ours(&self) -> bool {
+        is_our_table(&self.family, &self.name)
     }
 }
 

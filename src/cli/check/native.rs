@@ -1,9 +1,10 @@
 //! What was made by nft in the tables of iptables, so that iptables cannot read them, or that our rules have no place in them.
 
+use std::io;
 use std::time::Duration;
 
 use super::Finding;
-use crate::apply::nft::{Base, Nft, NftChain, NftError, NftRule, Statement, TableName, Verdict};
+use crate::apply::nft::{self, Base, Nft, NftChain, NftError, NftRule, Statement, TableName, Verdict};
 use crate::apply::{ToolError, Tools};
 use crate::error_chain;
 use crate::model::{Family, printable};
@@ -34,8 +35,8 @@ struct Facts {
     unread: Vec<Unread>,
     /// What could not be looked at for another reason.
     failed: Vec<(TableName, String)>,
-    dormant: Result<Vec<TableName>, NftError>,
-    chains: Vec<(TableName, NftChain)>,
+    dormant: io::Result<Vec<TableName>>,
+    chains: Result<Vec<(TableName, NftChain)>, NftError>,
 }
 
 pub(super) async fn findings(patience: Duration) -> Vec<Finding> {
@@ -64,23 +65,12 @@ async fn gather(tools: &Tools) -> Facts {
             Err(error) => failed.push((name, error_chain(&error))),
         }
     }
-    Facts { unread, failed, dormant: dormant(&nft).await, chains: nft.chains().await.unwrap_or_default() }
+    Facts { unread, failed, dormant: dormant().await, chains: nft.chains().await }
 }
 
-async fn dormant(nft: &Nft) -> Result<Vec<TableName>, NftError> {
-    let mut dormant = Vec::new();
-    let names = match nft.flagged().await {
-        Ok(flagged) => flagged,
-        Err(NftError::Missing) => return Err(NftError::Missing),
-        // nft 1.0.6 stumbles over some flags: every table is asked for.
-        Err(_) => nft.tables().await?,
-    };
-    for name in names.into_iter().filter(TableName::is_of_iptables) {
-        if nft.is_dormant(&name).await? {
-            dormant.push(name);
-        }
-    }
-    Ok(dormant)
+/// Tables of iptables.
+async fn dormant() -> io::Result<Vec<TableName>> {
+    Ok(nft::dormant().await?.into_iter().filter(TableName::is_of_iptables).collect())
 }
 
 /// The rules for which iptables has no words: in the chains that it does not list, those that hold what it never writes.
@@ -146,14 +136,18 @@ fn evaluate(facts: &Facts) -> Vec<Finding> {
         })),
         Err(error) => findings.push(Finding::warn(
             GROUP,
-            format!(
-                "whether a table of iptables is dormant, or its chains were made otherwise, was not seen: {}",
-                error_chain(error)
-            ),
+            format!("whether a table of iptables is dormant was not seen: {error}"),
+            "run check as root",
+        )),
+    }
+    match &facts.chains {
+        Ok(chains) => findings.extend(chains.iter().filter_map(|(name, chain)| misplaced(name, chain))),
+        Err(error) => findings.push(Finding::warn(
+            GROUP,
+            format!("whether chains of iptables' tables were made otherwise was not seen: {}", error_chain(error)),
             INSTALL,
         )),
     }
-    findings.extend(facts.chains.iter().filter_map(|(name, chain)| misplaced(name, chain)));
     if findings.is_empty() {
         findings.push(Finding::ok(GROUP, "iptables reads every table that SmartNat writes to, none is dormant"));
     }

@@ -50,7 +50,7 @@ pub(in crate::cli) async fn gather(tools: &Tools) -> Foreign {
     for (save, family) in [("iptables", "ip"), ("ip6tables", "ip6")] {
         foreign.iptables(tools, save, family).await;
     }
-    let others: Vec<&TableName> = of_nft.iter().filter(|t| !t.is_of_iptables()).collect();
+    let others: Vec<&TableName> = of_nft.iter().filter(|t| !t.is_of_iptables() && !t.is_ours()).collect();
     for name in &others {
         match nft.table(name).await {
             Ok(table) => foreign.tables.push(of_nft::table(&table)),
