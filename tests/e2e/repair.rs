@@ -100,7 +100,7 @@ fn a_ruleset_flushed_by_nft_tables_and_all_is_back_at_once() {
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);
     let _daemon = daemon(&bed, &manifests).start();
     let whole = kernel_state(&bed);
-    // Without rules in nat the kernel translates nothing, open connections included (seen): only new ones can be expected to live.
+    // What becomes of open connections: see `flushed`.
     bed.border.run("nft flush ruleset");
     eventually("everything is back", || (kernel_state(&bed) == whole).then_some(()));
     assert_served(&bed.client1, Bed::EXT1);
