@@ -17,8 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// For what the leader has written to be read, should a process outside of its group hold the pipe.
 const DRAIN: Duration = Duration::from_millis(500);
-/// A program that writes without end waits for its time limit instead of filling our memory.
-const LONGEST_OUTPUT: u64 = 256 << 20;
+/// What a program may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub time: Duration,
+    /// Bytes, of stdout and of stderr each. A program that writes without end must not fill our memory.
+    pub output: u64,
+}
 
 /// Why a program brought no output.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +34,15 @@ pub enum RunError {
     Wait(#[source] io::Error),
     #[error("it did not end in time")]
     Timeout,
+    #[error("it wrote more than it may")]
+    TooMuch,
 }
 
-/// Runs a program to its end, at most for `limit`. `started` hears its process id.
+/// Runs a program to its end, within its limits. `started` hears its process id.
 pub async fn run(
     mut command: Command,
     input: Option<&str>,
-    limit: Duration,
+    limits: Limits,
     started: impl FnOnce(u32),
 ) -> Result<Output, RunError> {
     // Listening begins before there is a child, so that no end is missed.
@@ -56,33 +63,37 @@ pub async fn run(
                 // A program that ends early closes the pipe: its exit status tells more than the broken pipe.
                 let _ = stdin.write_all(text.as_bytes()).await;
             }
+            Ok(())
         };
-        tokio::join!(feed, read(stdout, &mut output.0), read(stderr, &mut output.1));
+        tokio::try_join!(feed, read(stdout, limits.output, &mut output.0), read(stderr, limits.output, &mut output.1))
+            .map(drop)
     };
-    let status = tokio::time::timeout(limit, async {
+    let status = tokio::time::timeout(limits.time, async {
         let mut talk = std::pin::pin!(talk);
-        let heard_all = tokio::select! {
-            () = &mut talk => true,
-            () = group.leader_ended(&mut ends) => false,
+        let heard = tokio::select! {
+            heard = &mut talk => Some(heard?),
+            () = group.leader_ended(&mut ends) => None,
         };
         group.leader_ended(&mut ends).await;
         group.kill();
-        if !heard_all {
-            let _ = tokio::time::timeout(DRAIN, talk).await;
+        if heard.is_none()
+            && let Ok(late) = tokio::time::timeout(DRAIN, talk).await
+        {
+            late?;
         }
-        group.child.wait().await
+        group.child.wait().await.map_err(RunError::Wait)
     })
     .await
-    .map_err(|_| RunError::Timeout)?
-    .map_err(RunError::Wait)?;
+    .map_err(|_| RunError::Timeout)??;
     Ok(Output { status, stdout: output.0, stderr: output.1 })
 }
 
 /// What came is kept, whatever ends the reading.
-async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>, into: &mut Vec<u8>) {
+async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>, limit: u64, into: &mut Vec<u8>) -> Result<(), RunError> {
     if let Some(pipe) = pipe {
-        let _ = pipe.take(LONGEST_OUTPUT).read_to_end(into).await;
+        let _ = pipe.take(limit + 1).read_to_end(into).await;
     }
+    if into.len() as u64 > limit { Err(RunError::TooMuch) } else { Ok(()) }
 }
 
 /// A process group, killed on drop.
@@ -131,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Limits = Limits { time: Duration::from_secs(60), output: 16 << 20 };
 
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -170,7 +181,9 @@ mod tests {
     async fn at_the_limit_the_whole_group_ends() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pids");
-        let error = run(family(&file, "wait"), None, Duration::from_secs(1), |_| ()).await.unwrap_err();
+        let error = run(family(&file, "wait"), None, Limits { time: Duration::from_secs(1), ..LONG }, |_| ())
+            .await
+            .unwrap_err();
         assert!(matches!(error, RunError::Timeout), "{error:?}");
         for pid in pids(&file).await {
             gone(&pid).await;
@@ -215,6 +228,24 @@ mod tests {
         let output = run(sh("tee /dev/stderr; exit 1"), Some(&text), LONG, |_| ()).await.unwrap();
         assert_eq!((output.stdout.len(), output.stderr.len()), (text.len(), text.len()));
         assert_eq!(output.status.code(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn one_that_writes_without_end_is_ended_at_once_on_whichever_pipe() {
+        for redirect in ["", ">&2"] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("pids");
+            let begun = Instant::now();
+            let endless = family(&file, &format!("trap '' PIPE; while :; do echo more {redirect}; done"));
+            let error = run(endless, None, Limits { output: 10_000, ..LONG }, |_| ()).await.unwrap_err();
+            assert!(matches!(error, RunError::TooMuch), "{error:?}");
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            for pid in pids(&file).await {
+                gone(&pid).await;
+            }
+        }
+        let exact = run(sh("printf 0123456789"), None, Limits { output: 10, ..LONG }, |_| ()).await.unwrap();
+        assert_eq!(exact.stdout, b"0123456789");
     }
 
     #[tokio::test]

@@ -13,8 +13,11 @@ use tokio::process::Command;
 
 use super::alias::Alias;
 use crate::model::Family;
-use crate::process::{self, RunError};
+use crate::process::{self, Limits, RunError};
 use crate::ruleset::Table;
+
+/// Bytes of one answer. The largest table that was tried, with 10,000 endpoints, is some megabytes.
+const LONGEST_ANSWER: u64 = 256 << 20;
 
 /// A tool that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,8 @@ pub enum ToolError {
         limit.as_secs_f32()
     )]
     Timeout { command: String, limit: Duration },
+    #[error("`{command}` wrote more than {} MiB and was ended", LONGEST_ANSWER >> 20)]
+    TooMuch { command: String },
     #[error("`{command}` failed ({status}): {}{}", said(stderr), at(line))]
     Failed {
         command: String,
@@ -42,6 +47,7 @@ impl ToolError {
         match self {
             ToolError::Start { command, .. }
             | ToolError::Timeout { command, .. }
+            | ToolError::TooMuch { command }
             | ToolError::Failed { command, .. } => command,
         }
     }
@@ -189,8 +195,10 @@ impl Tools {
                 self.0.writers.record(pid);
             }
         };
-        match process::run(child, input.as_deref(), self.0.limit, started).await {
+        let limits = Limits { time: self.0.limit, output: LONGEST_ANSWER };
+        match process::run(child, input.as_deref(), limits, started).await {
             Ok(output) => finish(command, output, input.as_deref()),
+            Err(RunError::TooMuch) => Err(ToolError::TooMuch { command }),
             Err(RunError::Timeout) => Err(ToolError::Timeout { command, limit: self.0.limit }),
             Err(RunError::Start(source) | RunError::Wait(source)) => Err(ToolError::Start { command, source }),
         }

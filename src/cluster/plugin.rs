@@ -12,10 +12,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::process::{self, RunError};
+use crate::process::{self, Limits, RunError};
 
 /// As long as a plugin may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Bytes. A credential is a few thousand.
+const LONGEST_ANSWER: u64 = 1 << 20;
 /// So much of what a plugin says of its failure is told.
 const TOLD: usize = 400;
 
@@ -29,6 +31,8 @@ pub enum PluginError {
     Start { command: String, install_hint: Option<String>, source: std::io::Error },
     #[error("`{command}` did not answer within {} s and was ended", LIMIT.as_secs())]
     Timeout { command: String },
+    #[error("`{command}` wrote more than {} KiB and was ended", LONGEST_ANSWER >> 10)]
+    TooMuch { command: String },
     #[error("`{command}` failed ({status}): {told}")]
     Failed { command: String, status: ExitStatus, told: String },
     #[error("`{command}` answered something that is no ExecCredential")]
@@ -79,8 +83,10 @@ async fn ask_within(plugin: &ExecConfig, limit: Duration) -> Result<Given, Plugi
         return Err(PluginError::Interactive);
     }
     let command = printable(program);
-    let output = match process::run(invocation(program, plugin), None, limit, |_| ()).await {
+    let limits = Limits { time: limit, output: LONGEST_ANSWER };
+    let output = match process::run(invocation(program, plugin), None, limits, |_| ()).await {
         Ok(output) => output,
+        Err(RunError::TooMuch) => return Err(PluginError::TooMuch { command }),
         Err(RunError::Timeout) => return Err(PluginError::Timeout { command }),
         Err(RunError::Start(source) | RunError::Wait(source)) => {
             return Err(PluginError::Start { command, install_hint: plugin.install_hint.clone(), source });
@@ -192,6 +198,14 @@ mod tests {
         assert!(matches!(ask(&always).await, Err(PluginError::Interactive)));
         let missing = ExecConfig { command: Some("/no/such/plugin".to_owned()), ..plugin("true") };
         assert!(matches!(ask(&missing).await, Err(PluginError::Start { .. })));
+    }
+
+    #[tokio::test]
+    async fn one_that_writes_without_end_is_told() {
+        for script in ["exec yes", "exec yes >&2"] {
+            let error = answer(script).await.unwrap_err();
+            assert!(matches!(error, PluginError::TooMuch { .. }), "{error}");
+        }
     }
 
     #[tokio::test]
