@@ -1,8 +1,10 @@
 //! Services, slices and Mappings that change one after the other while connections are up.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
+use bed::peer::{Proto, Request};
 use bed::{Bed, Daemon, Endpoints, Manifests, PodState, Service};
 
 use crate::support::{
@@ -56,6 +58,35 @@ fn a_connection_lives_while_its_service_and_slices_do_not_fit_each_other() {
     }
     assert_served(&bed.client1, Bed::EXT1);
     assert_eq!(stream.stop().broken, None);
+}
+
+#[test]
+fn udp_flows_stay_with_pods_that_serve_while_one_slice_follows_after_the_other() {
+    let bed = Bed::new();
+    let slice = |pod, number: u8, name: &str| Endpoints::of("web").ready(pod).slice(&format!("web-{number}")).dns(name);
+    let mut manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    manifests.put_endpoints(slice(Bed::POD1, 1, "dns")).put_endpoints(slice(Bed::POD2, 2, "dns")).write();
+    let daemon = daemon(&bed, &manifests).start();
+    let ask = |port| {
+        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+        let to = SocketAddrV4::new(Bed::EXT1, 53);
+        bed.client1.within(|| Request { from, ..Request::new(Proto::Udp, to) }.send()).unwrap().name
+    };
+    let begun: Vec<(u16, String)> = (5400..5420).map(|port| (port, ask(port))).collect();
+    assert_eq!(begun.iter().map(|(_, pod)| pod.as_str()).collect::<BTreeSet<_>>(), ["pod1", "pod2"].into());
+    type Step<'a> = Box<dyn Fn(&mut Manifests) + 'a>;
+    let steps: [(&str, Step); 3] = [
+        ("the Service", Box::new(|m| _ = m.put_service(Service { dns: "udp".to_owned(), ..old() }))),
+        ("one slice", Box::new(|m| _ = m.put_endpoints(slice(Bed::POD1, 1, "udp")))),
+        ("the other", Box::new(|m| _ = m.put_endpoints(slice(Bed::POD2, 2, "udp")))),
+    ];
+    for (what, step) in steps {
+        step(&mut manifests);
+        settled(&daemon, &mut manifests);
+        for (port, pod) in &begun {
+            assert_eq!(ask(*port), *pod, "{what}");
+        }
+    }
 }
 
 #[test]

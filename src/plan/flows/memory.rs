@@ -210,17 +210,31 @@ impl FlowMemory {
             }
             // UDP has no end of its own: it follows where its pod no longer serves.
             Protocol::Udp => {
-                let chosen = leads.backends.serving.union(&leads.backends.chosen);
-                let mut sockets: BTreeSet<SocketAddr> = chosen.copied().collect();
-                if sockets.is_empty() {
-                    // Nowhere to go: the Service and its slices do not fit each other now. Pods that serve go on serving.
-                    let serves = |s: &&SocketAddr| service.pods.get(&s.ip()).is_some_and(|pod| pod.serving);
-                    sockets.extend(memory.sockets.iter().filter(serves));
-                }
+                let mut sockets: BTreeSet<SocketAddr> =
+                    leads.backends.serving.union(&leads.backends.chosen).copied().collect();
+                let unfit = Self::unfit(service, asked, leads);
                 sockets.extend(leads.vip(asked.mode));
-                Servers { sockets, ..Servers::default() }
+                let addresses = if strict {
+                    sockets.extend(memory.sockets.iter().filter(|socket| unfit.contains(&socket.ip())));
+                    BTreeSet::new()
+                } else {
+                    unfit
+                };
+                Servers { sockets, addresses, all_but: None }
             }
         }
+    }
+
+    /// Servers that the Service still has, and that nothing names for the port now: the Service and its slices, or some
+    /// of these, do not fit each other. Pods that serve go on serving.
+    fn unfit(service: &ServiceMemory, asked: &Asked, leads: &Leads) -> BTreeSet<IpAddr> {
+        let named: BTreeSet<IpAddr> = leads.backends.known.iter().map(SocketAddr::ip).collect();
+        let serving = service.pods.iter().filter(|(_, pod)| pod.serving).map(|(address, _)| *address);
+        let mut unfit: BTreeSet<IpAddr> = serving.filter(|address| !named.contains(address)).collect();
+        if asked.mode == MappingMode::Service && leads.vip(asked.mode).is_none() {
+            unfit.extend(service.vips());
+        }
+        unfit
     }
 
     /// Addresses that other Services have begun to name since the first snapshot.

@@ -481,6 +481,59 @@ fn udp_follows_when_its_pod_stops_serving_not_when_it_begins_to_terminate() {
     assert!(scene.udp_lives(UDP1), "a Service may publish pods that are not ready");
 }
 
+#[test]
+fn udp_goes_on_while_only_some_slices_follow_and_follows_another_number() {
+    let dns = |name: &str, number| {
+        let mut ports = slice_ports(("http", 9090));
+        ports[1] = SlicePort { name: Some(name.into()), protocol: "UDP".into(), port: number };
+        ports
+    };
+    let udp2 = "10.244.2.2:5353";
+    for restarted in [false, true] {
+        let mut scene = Scene::settled();
+        let slices = |first: Vec<SlicePort>, second: Vec<SlicePort>| {
+            let of = |ports, address| EndpointSlice { ports, ..web(vec![pod(address)]) };
+            [("web-1", of(first, "10.244.1.2")), ("web-2", of(second, "10.244.2.2"))]
+        };
+        scene.change(|o| o.services.get_mut(&key("web")).unwrap().ports[1].name = Some("udp".to_owned()));
+        scene.slices(slices(dns("udp", 5353), dns("dns", 5353)));
+        if restarted {
+            scene.memory = FlowMemory::new(GRACE);
+            scene.look();
+        }
+        for _ in 0..2 {
+            assert!(scene.udp_lives(UDP1) && scene.udp_lives(udp2), "the second slice has the old name");
+            scene.after(GRACE * 2);
+        }
+        scene.slices(slices(dns("udp", 5353), dns("udp", 6000)));
+        assert!(scene.udp_lives(UDP1) && !scene.udp_lives(udp2) && scene.udp_lives("10.244.2.2:6000"));
+        scene.slices([("web-1", EndpointSlice { ports: dns("udp", 5353), ..web(vec![pod("10.244.1.2")]) })]);
+        assert!(scene.udp_lives(UDP1) && !scene.udp_lives("10.244.2.2:6000"), "no longer listed");
+    }
+}
+
+#[test]
+fn udp_to_a_cluster_ip_outlives_a_port_that_is_renamed_and_a_service_that_is_replaced() {
+    let vip = "10.96.0.10:53";
+    let mut scene = Scene::settled();
+    scene.edit(|s| {
+        s.mode = Some("service".to_owned());
+        s.ports[1].service_port = Some(ServicePortRef::Name("dns".to_owned()));
+    });
+    let web = scene.objects.services[&key("web")].clone();
+    scene.after(GRACE);
+    assert!(scene.udp_lives(vip));
+    scene.change(|o| o.services.get_mut(&key("web")).unwrap().ports[1].name = Some("udp".to_owned()));
+    assert!(scene.udp_lives(vip));
+    scene.change(|o| _ = o.services.remove(&key("web")));
+    scene.after(GRACE - SECOND);
+    assert!(scene.udp_lives(vip));
+    scene.after(SECOND);
+    assert!(!scene.udp_lives(vip));
+    scene.change(|o| _ = o.services.insert(key("web"), web));
+    assert!(scene.udp_lives(vip));
+}
+
 /// The work grows with the number of pods, not with its square, which would take hours.
 #[test]
 fn ten_thousand_pods_are_looked_at_quickly_and_forgotten() {

@@ -78,11 +78,13 @@ pub struct Service {
     pub affinity: Option<u32>,
     /// Name of its port tcp 80.
     pub http: String,
+    /// Name of its port udp 53.
+    pub dns: String,
 }
 
 impl Service {
     pub fn new(name: &str, cluster_ip: Ipv4Addr) -> Self {
-        Service { name: name.to_owned(), cluster_ip, affinity: None, http: "http".to_owned() }
+        Service { name: name.to_owned(), cluster_ip, affinity: None, http: "http".to_owned(), dns: "dns".to_owned() }
     }
 
     /// The object as the API takes it.
@@ -91,7 +93,7 @@ impl Service {
             "clusterIP": self.cluster_ip, "clusterIPs": [self.cluster_ip], "type": "ClusterIP",
             "ports": [
                 {"name": self.http, "port": 80, "protocol": "TCP", "targetPort": 8080},
-                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 9090},
+                {"name": self.dns, "port": 53, "protocol": "UDP", "targetPort": 9090},
             ],
         });
         if let Some(seconds) = self.affinity {
@@ -119,6 +121,8 @@ pub struct Endpoints {
     slice: String,
     /// Name and number of the port tcp 80 of the Service.
     http: (String, u16),
+    /// Name of the port udp 53 of the Service.
+    dns: String,
     /// The last one with the uid of its pod, if it is to be told.
     pods: Vec<(Ipv4Addr, PodState, Option<String>)>,
 }
@@ -126,7 +130,13 @@ pub struct Endpoints {
 impl Endpoints {
     pub fn of(service: &str) -> Self {
         let http = ("http".to_owned(), 8080);
-        Endpoints { service: service.to_owned(), slice: format!("{service}-1"), http, pods: Vec::new() }
+        Endpoints {
+            service: service.to_owned(),
+            slice: format!("{service}-1"),
+            http,
+            dns: "dns".to_owned(),
+            pods: Vec::new(),
+        }
     }
 
     /// Another slice than the Service's first.
@@ -138,6 +148,12 @@ impl Endpoints {
     /// Another name or number of the port behind tcp 80.
     pub fn http(mut self, name: &str, number: u16) -> Self {
         self.http = (name.to_owned(), number);
+        self
+    }
+
+    /// Another name of the port behind udp 53.
+    pub fn dns(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.dns);
         self
     }
 
@@ -183,7 +199,7 @@ impl Endpoints {
             },
             "ports": [
                 {"name": self.http.0, "port": self.http.1, "protocol": "TCP"},
-                {"name": "dns", "port": 9090, "protocol": "UDP"},
+                {"name": self.dns, "port": 9090, "protocol": "UDP"},
             ],
             "endpoints": endpoints,
         })
