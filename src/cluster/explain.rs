@@ -49,20 +49,28 @@ pub fn explain_status(status: &Status, server: &str) -> String {
         403 if message.contains("\"system:anonymous\"") => {
             format!("the API server {server} was shown no credential: {message}; see `users` in the kubeconfig")
         }
-        _ if is_denied(message) => format!("{}; {ASK_KEEPER}", refused(status)),
+        _ if is_denied(message) => refused(status),
         403 if lacks_right(message) => format!("not allowed: {message}; apply deploy/rbac.yaml"),
-        403 => format!("{}; {ASK_KEEPER}", refused(status)),
+        403 => refused(status),
         429 | 503 => format!("the API server {server} is overloaded or not ready ({}): {message}", status.code),
         code => format!("the API server {server} answered {code}: {message}"),
     }
 }
 
-/// What to do about a refusal that no right would change.
-pub const ASK_KEEPER: &str = "no right is missing: ask who keeps the cluster's admission policies, webhooks and quotas to let smartnat-manager do it";
+/// The reason that the client gives where an answer is no Status of Kubernetes.
+const UNREAD: &str = "Failed to parse error data";
+
+/// What to do about a 403 that tells of no missing right.
+pub fn remedy(status: &Status) -> &'static str {
+    if status.reason == UNREAD {
+        return "these are not the API server's words: ask who keeps the proxies and gateways on the way to it";
+    }
+    "no right is missing: ask who keeps the cluster's admission policies, webhooks and quotas to let smartnat-manager do it"
+}
 
 /// A refusal of this one request, in words.
 fn refused(status: &Status) -> String {
-    format!("refused ({}): {}", status.code, status.message.trim())
+    format!("refused ({}): {}; {}", status.code, status.message.trim(), remedy(status))
 }
 
 /// Whether a 403 says that the user has no right to do such a thing at all, to whatever object. The API server words it itself, whoever
@@ -165,6 +173,14 @@ mod tests {
             assert!(!text.contains("rbac") && !text.contains("kubeconfig"), "{text}");
             assert!(text.contains(message) && text.contains("no right is missing"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_stands_ahead_of_the_server_is_not_taken_for_its_policies() {
+        let page = Status::failure("<html>Access denied</html>", UNREAD).with_code(403).boxed();
+        let text = explain(&kube::Error::Api(page), SERVER);
+        assert!(text.contains("Access denied") && text.contains("proxies and gateways"), "{text}");
+        assert!(!text.contains("no right is missing") && !text.contains("rbac"), "{text}");
     }
 
     #[tokio::test]

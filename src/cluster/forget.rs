@@ -11,7 +11,7 @@ use kube::api::{
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::explain::{ASK_KEEPER, is_denied, lacks_right};
+use super::explain::{is_denied, lacks_right, remedy};
 use super::{FINALIZER, Record, field_manager, lease};
 use crate::api::Mapping;
 use crate::model::ObjectKey;
@@ -38,7 +38,7 @@ pub enum ForgetError {
         "the API server does not let this user {what}: {message}; name an administrator's kubeconfig by --kubeconfig"
     )]
     Forbidden { what: String, message: String },
-    #[error("the API server refuses to {what}: {message}; {ASK_KEEPER}")]
+    #[error("the API server refuses to {what}: {message}")]
     Denied { what: String, message: String },
     #[error("could not {what}: no answer within {} s", PATIENCE.as_secs())]
     Slow { what: String },
@@ -320,7 +320,8 @@ async fn within<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -
             Err(ForgetError::Forbidden { what: what(), message: status.message })
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 403 || is_denied(&status.message) => {
-            Err(ForgetError::Denied { what: what(), message: status.message })
+            let message = format!("{}; {}", status.message.trim(), remedy(&status));
+            Err(ForgetError::Denied { what: what(), message })
         }
         Ok(Err(source)) => Err(ForgetError::Request { what: what(), source }),
         Err(_) => Err(ForgetError::Slow { what: what() }),

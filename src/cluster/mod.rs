@@ -21,7 +21,7 @@ mod token;
 
 use sha2::{Digest, Sha256};
 
-pub use explain::{ASK_KEEPER, explain, explain_request, explain_status, is_denied, lacks_right};
+pub use explain::{explain, explain_request, explain_status, is_denied, lacks_right, remedy};
 pub use fleet::{Fleet, Standing};
 pub use keep::run as keep_session;
 pub use proxy::Way;

@@ -68,12 +68,12 @@ pub fn choose(
     if is_loopback(host) {
         return direct(format!("{name} is set, but {host} is this host itself"));
     }
-    let proxy = proxy(&Matcher::builder().all(&url).build(), &url, name)?;
     if let Some((no_name, list)) = first(&["NO_PROXY", "no_proxy"])
         && excepted(host, port(server), &list)
     {
         return direct(format!("{name} is set, but {no_name} excepts {host}"));
     }
+    let proxy = proxy(&Matcher::builder().all(&url).build(), &url, name)?;
     Ok(Way { proxy: Some(proxy), because: name.to_owned() })
 }
 
@@ -232,6 +232,10 @@ mod tests {
         assert_eq!(of("http://").unwrap_err(), ProxyError::Url("HTTPS_PROXY".to_owned()));
         assert_eq!(of("socks4://proxy").unwrap_err(), ProxyError::Scheme("HTTPS_PROXY".to_owned()));
         assert_eq!(of("socks5://u:p@proxy").unwrap_err(), ProxyError::SocksUser("HTTPS_PROXY".to_owned()));
+        // Nobody asks through what is excepted, so it may be meant for other programs.
+        for other in [("NO_PROXY", "*"), ("no_proxy", "10.0.0.0/8")] {
+            assert_eq!(proxy_of(API, &[("ALL_PROXY", "socks4://proxy"), other]), None);
+        }
         assert_eq!(of("socks5h://proxy").unwrap().proxy.unwrap().to_string(), "socks5://proxy:1080/");
         let shown = of("http://user:secret@proxy:3128").unwrap();
         assert_eq!(shown.proxy.as_ref().unwrap().to_string(), "http://user:secret@proxy:3128/");

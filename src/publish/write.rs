@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::decide::Step;
 use crate::api::{Mapping, MappingStatus};
 use crate::cluster::clock::{self, ClockError};
-use crate::cluster::{ASK_KEEPER, explain, is_denied, lacks_right};
 use crate::cluster::{FINALIZER, Record, Session, field_manager, owns_status_as_foreigner};
+use crate::cluster::{explain, is_denied, lacks_right, remedy};
 use crate::error_chain;
 use crate::model::ObjectKey;
 
@@ -138,7 +138,8 @@ fn judge(key: &ObjectKey, step: &Step, what: &'static str, error: kube::Error) -
 }
 
 fn denied(key: &ObjectKey, what: &'static str, status: &Status) -> WriteError {
-    WriteError::Rejected { key: key.clone(), what, message: format!("{}; {ASK_KEEPER}", status.message.trim()) }
+    let message = format!("{}; {}", status.message.trim(), remedy(status));
+    WriteError::Rejected { key: key.clone(), what, message }
 }
 
 /// RFC 6902. Always with tests of uid and resourceVersion: what was decided holds for that version only.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::cluster::explain::{ASK_KEEPER, is_denied, lacks_right};
+use crate::cluster::explain::{is_denied, lacks_right, remedy};
 use crate::error_chain;
 
 /// Why a Lease could not be read or written, for people.
@@ -20,8 +20,9 @@ impl Trouble {
     pub fn of(error: &kube::Error, namespace: &str) -> Trouble {
         match error {
             kube::Error::Api(status) => match status.code {
-                _ if is_denied(&status.message) => Trouble::Denied(format!("{}; {ASK_KEEPER}", status.message)),
-                403 if !lacks_right(&status.message) => Trouble::Denied(format!("{}; {ASK_KEEPER}", status.message)),
+                code if is_denied(&status.message) || (code == 403 && !lacks_right(&status.message)) => {
+                    Trouble::Denied(format!("{}; {}", status.message, remedy(status)))
+                }
                 401 => Trouble::Away(format!(
                     "the API server does not accept this credential ({}); make the kubeconfig anew (deploy/kubeconfig.sh)",
                     status.message
