@@ -2,6 +2,9 @@ use std::borrow::Cow;
 
 use crate::model::printable;
 
+/// Cells that are wider do not push all other rows aside: an interface may have thousands of addresses.
+const WIDEST: usize = 200;
+
 /// Rows as text columns, each as wide as its widest cell; the last one is not padded. Empty without rows.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     // A line break in a cell would make a row that nobody wrote.
@@ -13,7 +16,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
     let line = |cells: &mut dyn Iterator<Item = &str>| {
@@ -36,6 +39,10 @@ mod tests {
         let row = |a: &str, b: &str, c: &str| vec![a.to_owned(), b.to_owned(), c.to_owned()];
         let text = table(&["NAME", "X", "WHY"], &[row("é", "12", ""), row("longer", "3", "a b")]);
         assert_eq!(text, "NAME    X   WHY\né       12\nlonger  3   a b\n");
+        // More than a format string can pad to.
+        let many = "203.0.113.10,".repeat(10_000);
+        let text = table(&["NAME", "WHY"], &[row(&many, "x", "")[..2].to_vec(), row("eth2", "y", "")[..2].to_vec()]);
+        assert!(text.contains(&format!("{many}  x\neth2 ")) && text.len() < many.len() + 3 * WIDEST, "{}", text.len());
         assert_eq!(table(&["NAME"], &[]), "");
         assert_eq!(table(&["NAME"], &[vec!["a\nroot  yes\u{1b}[2J".to_owned()]]), "NAME\na\\nroot  yes\\u{1b}[2J\n");
     }

@@ -142,14 +142,15 @@ pub fn parse_host(text: &str) -> Result<Host, DescribeError> {
 
 fn link(name: &str, interface: Interface) -> Result<Link, DescribeError> {
     let mut addresses: Vec<InterfaceAddress> = Vec::new();
+    let (mut taken, mut subnets) = (BTreeSet::new(), BTreeSet::new());
     for text in &interface.addresses {
         let mut address = parse_address(text)?;
-        if addresses.iter().any(|a| a.address == address.address) {
+        if !taken.insert(address.address) {
             let taken = address.address;
             return Err(DescribeError::at(text, format!("{taken} is on {name} already; remove one of them")));
         }
         // IPv6 knows no secondary addresses in this sense: the same flag means temporary there.
-        address.secondary = address.address.is_ipv4() && addresses.iter().any(|a| a.subnet() == address.subnet());
+        address.secondary = !subnets.insert(address.subnet()) && address.address.is_ipv4();
         addresses.push(address);
     }
     if name == LOOPBACK && !addresses.iter().any(|a| a.address.is_loopback() && a.address.is_ipv4()) {
