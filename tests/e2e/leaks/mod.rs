@@ -273,6 +273,20 @@ fn nothing_leaves_the_border_alone_under_attack() {
 }
 
 #[test]
+fn nothing_leaves_a_bridge_above_an_external_interface_under_attack() {
+    let bed = bed();
+    bed.border.ip("link add name br0 type bridge forward_delay 0 mcast_snooping 0\n\
+         link set eth1 master br0\n\
+         address flush dev eth1\n\
+         link set br0 up\n\
+         address add 203.0.113.10/24 dev br0\n\
+         address add 2001:db8:1::10/64 dev br0");
+    let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::EXT2]).source("192.0.2.77")]);
+    let _daemon = daemon(&bed, &manifests).set("SNCTRLR_BORDER_OPENINGS", "").start();
+    assert_silent_under_attack(&bed);
+}
+
+#[test]
 fn nothing_leaves_a_border_in_one_subnet_with_its_neighbours_under_attack() {
     let bed = bed_of(Options { layout: Layout::SameSubnet, ..Options::default() });
     for (interface, n) in [("eth0", 97), ("eth1", 41), ("eth2", 51)] {
