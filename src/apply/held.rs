@@ -36,16 +36,16 @@ pub async fn held(tools: &Tools) -> Result<Held, ToolError> {
     Ok(held)
 }
 
-/// A table that iptables cannot read whole, because of rules that nft wrote there: the chains that it can, and of the others what nft
-/// shows of ours, which compares equal to nothing. `error`: why it cannot, for where nft does not help either.
+/// A table that iptables cannot read whole, because of rules that nft wrote there: the chains that it can, and the others as
+/// far as nft shows them. `error`: why it cannot, for where nft does not help either.
 async fn by_chain(tools: &Tools, (family, table): (Family, Table), error: ToolError) -> Result<Listing, ToolError> {
     let Ok(read) = Nft::new(tools.clone()).table(&TableName::of_iptables(family, table)).await else {
         return Err(error);
     };
     let mut text = String::new();
     for chain in &read.chains {
-        let leads = chain.rules.iter().filter(|rule| rule.target().is_some_and(is_our_chain));
-        if !is_our_chain(&chain.name) && leads.clone().next().is_none() {
+        let leads_to_us = || chain.rules.iter().any(|rule| rule.target().is_some_and(is_our_chain));
+        if !is_our_chain(&chain.name) && !leads_to_us() {
             continue;
         }
         match tools.iptables(family, &["-t", table.as_str(), "-S", &chain.name]).await {
@@ -54,10 +54,8 @@ async fn by_chain(tools: &Tools, (family, table): (Family, Table), error: ToolEr
                 text += &format!("-N {0}\n-A {0} # iptables cannot read this chain\n", chain.name);
             }
             Err(_) => {
-                for rule in leads {
-                    let target = rule.target().unwrap_or_default();
-                    text +=
-                        &format!("-A {} # nft shows: \"{}\" -j {target}\n", chain.name, rule.text.replace('"', "'"));
+                for rule in &chain.rules {
+                    text += &format!("-A {} {}\n", chain.name, super::iptables::spelled(rule));
                 }
             }
         }

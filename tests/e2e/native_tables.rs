@@ -106,6 +106,42 @@ fn at_a_first_start_the_border_is_closed_and_clients_are_served_and_check_names_
 }
 
 #[test]
+fn what_stands_as_planned_beside_such_rules_is_no_difference() {
+    let bed = Bed::new();
+    let written = [
+        "add rule ip mangle FORWARD ct state established accept",
+        "add rule ip6 mangle PREROUTING meta mark set ct mark",
+        "add rule ip filter FORWARD ct state vmap { established : accept, invalid : drop }",
+    ];
+    let manifests = manifests([mapping("web", &[Bed::EXT1])]);
+    let mut daemon = daemon(&bed, &manifests).refreshing().start();
+    written.iter().for_each(|rule| drop(bed.border.feed("nft -f -", rule)));
+    daemon.passes(2);
+    let plan = ["plan", "--diff", "--manifests", manifests.dir().to_str().unwrap()];
+    let diff = |daemon: &Daemon| {
+        let output = daemon.command(&plan);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_served(&bed.client1, Bed::EXT1);
+    eventually("nothing differs", || (diff(&daemon).0 == Some(0)).then_some(()));
+    daemon.stop();
+    // Ahead of ours, and behind the pass.
+    for (rule, place) in [
+        ("insert rule ip mangle FORWARD ct state established accept", "-t mangle, chain FORWARD"),
+        (
+            "add rule ip filter FORWARD ct state vmap { established : accept, invalid : drop }",
+            "-t filter, chain FORWARD",
+        ),
+    ] {
+        let before = diff(&daemon).1;
+        bed.border.feed("nft -f -", rule);
+        let (code, after) = diff(&daemon);
+        assert_eq!(code, Some(3), "{after}");
+        assert!(after.contains(place) && !before.contains(place), "{before}\n{after}");
+    }
+}
+
+#[test]
 fn cleanup_takes_all_of_ours_out_of_such_tables_and_nothing_of_theirs() {
     let bed = Bed::new();
     let manifests = manifests([mapping("web", &[Bed::EXT1])]);

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use change::{Change, Held, TableState};
 pub use listing::{HookState, Listing};
+pub(super) use native::spelled;
 use reader::Reader;
 pub use reader::Trouble;
 use spelling::Spelling;

@@ -100,6 +100,27 @@ fn see(state: &mut TableState, builtin: Builtin, rule: &NftRule, memory: &Memory
     state.leads.entry((builtin, lead)).or_default().copies.push(copy);
 }
 
+/// A rule of a chain that iptables cannot read, as iptables would list it, as far as can be known: a jump without matches is known whole,
+/// any other rule of ours compares equal to nothing. Of others' rules only what the places of ours depend on is told.
+pub fn spelled(rule: &NftRule) -> String {
+    match (rule.target().filter(|target| is_our_chain(target)), seen(rule)) {
+        (Some(target), _) if is_bare_jump(rule) => format!("-j {target}"),
+        (Some(target), _) => format!("# nft shows: \"{}\" -j {target}", rule.text.replace('"', "'")),
+        (None, Seen::End) => "-j DROP".to_owned(),
+        (None, Seen::Accept) => "# nft -j ACCEPT".to_owned(),
+        (None, _) => "# nft".to_owned(),
+    }
+}
+
+/// Whether every packet takes it.
+fn is_bare_jump(rule: &NftRule) -> bool {
+    rule.statements.iter().all(|statement| match statement {
+        Statement::Verdict(verdict) => matches!(verdict, Verdict::Jump(_)),
+        Statement::Other { name, .. } => name == "counter",
+        _ => false,
+    })
+}
+
 /// A rule of others.
 fn seen(rule: &NftRule) -> Seen {
     let mut unconditional = true;
