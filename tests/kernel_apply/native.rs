@@ -302,8 +302,10 @@ fn without_nft_what_is_asked_for_is_written_and_what_is_not_seen_is_told() {
         assert_eq!(places(&rules("ip", "filter", "INPUT"), "SMARTNAT-REFUSE"), [0]);
         // The place of a last word cannot be seen in a chain that cannot be read.
         sh("nft insert rule ip filter FORWARD ct state established accept");
-        for _ in 0..3 {
-            bed.applier.invalidate();
+        for refresh in [true, false, true, false] {
+            if refresh {
+                bed.applier.invalidate();
+            }
             let error = bed.try_apply(&plane).await.unwrap_err();
             let ApplyError::Table(error) = &error else { panic!("{error:?}") };
             assert!(matches!(&error.what, Trouble::Blind(chains) if *chains == ["FORWARD"]), "{error:?}");

@@ -130,10 +130,12 @@ impl Tables {
                 match self.reader.read(key, wanted.get(&key)).await {
                     Ok(mut state) => {
                         let blind = std::mem::take(&mut state.blind);
-                        if !blind.is_empty() {
+                        // What was not seen is looked for in every pass: the next one must not call it well.
+                        let fresh = blind.is_empty();
+                        if !fresh {
                             failures.push(TableError { key, what: Trouble::Blind(blind) });
                         }
-                        self.known.insert(key, Known { state, before, fresh: true });
+                        self.known.insert(key, Known { state, before, fresh });
                     }
                     Err(what) => failures.push(TableError { key, what }),
                 }

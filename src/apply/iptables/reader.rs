@@ -92,15 +92,20 @@ impl Reader {
             return Err(Trouble::Look(error));
         }
         let said = stderr.clone();
-        if !self.is_native(key) {
-            tracing::warn!(
-                table = named(key),
-                said,
-                "iptables cannot read the table; it is read by nft and written all the same (`smartnat-manager check` names the rule)"
-            );
-        }
+        let is_new = !self.is_native(key);
         let memory = self.native.entry(key).or_default();
-        match self.nft.table(&TableName::of_iptables(family, table)).await {
+        let read = self.nft.table(&TableName::of_iptables(family, table)).await;
+        if is_new {
+            let how = match read {
+                Ok(_) => "it is read by nft and written all the same; `smartnat-manager check` names the rule",
+                Err(NftError::Missing) => {
+                    "nft is not installed, so it is read chain by chain and written as far as that goes; install nftables"
+                }
+                Err(_) => "nor does nft",
+            };
+            tracing::warn!(table = named(key), said, how, "iptables cannot read the table");
+        }
+        match read {
             // A dormant one is read without its chains.
             Ok(read) if read.dormant => Err(Trouble::Dormant(read.name)),
             Ok(read) => {
