@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::topology::Topology;
+use super::validate::unusable;
 use super::{Backends, InterfaceKind, InterfaceOutcome, ResolvedMapping};
 use crate::model::{Host, InterfaceName, is_default_route};
 
@@ -88,19 +89,7 @@ impl<'a> Barred<'a> {
 
 /// What is the address of no host at all. The API server refuses such endpoints; files have no such guard.
 pub fn no_host(address: Ipv4Addr) -> Option<&'static str> {
-    if address.is_unspecified() {
-        Some("the unspecified address")
-    } else if address.is_loopback() {
-        Some("a loopback address")
-    } else if address.is_link_local() {
-        Some("a link-local address")
-    } else if address.is_multicast() {
-        Some("a multicast address")
-    } else if address.is_broadcast() {
-        Some("the broadcast address")
-    } else {
-        None
-    }
+    if address.is_link_local() { Some("a link-local address") } else { unusable(address) }
 }
 
 fn routes<'a>(host: &'a Host, topology: &Topology) -> Vec<(u8, HashMap<Ipv4Addr, Way<'a>>)> {

@@ -129,8 +129,8 @@ fn addresses(texts: &[String], faults: &mut Faults) -> Vec<IpAddr> {
     addresses
 }
 
-/// Why clients can never reach an address through a router, if so.
-fn unusable(address: Ipv4Addr) -> Option<&'static str> {
+/// Why packets through a router can never reach an address, if so.
+pub(super) fn unusable(address: Ipv4Addr) -> Option<&'static str> {
     if address.is_unspecified() {
         Some("the unspecified address")
     } else if address.is_loopback() {
