@@ -42,6 +42,7 @@ in
       dhcp = true;
       mtu = null;
       addresses = [ ];
+      routed = [ ];
     }
   );
 
