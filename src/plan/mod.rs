@@ -20,6 +20,7 @@ mod resolved;
 mod roles;
 pub mod slots;
 mod topology;
+mod unserved;
 mod validate;
 mod ways;
 

@@ -5,9 +5,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::compile::{Handling, LocalMapping};
-use super::notes;
 use super::topology::Topology;
 use super::{ResolvedMapping, ResolvedPort};
+use super::{notes, unserved};
 use crate::model::{InterfaceName, NeighbourState};
 
 /// What is said about one Mapping.
@@ -176,20 +176,9 @@ pub(super) fn refused(refusal: Refusal) -> MappingOutcome {
 
 pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -> MappingOutcome {
     let addresses: Vec<String> = mapping.addresses.iter().map(IpAddr::to_string).collect();
-    let without_gateway: BTreeSet<&str> =
-        mapping.addresses.iter().filter_map(|a| topology.refused(*a)).map(|e| e.name.as_str()).collect();
-    let refused: Vec<String> =
-        without_gateway.into_iter().map(|name| format!("{name} has one of them but its gateway is refused")).collect();
     let mut message = format!("no external interface of this box serves {}", addresses.join(", "));
-    if !refused.is_empty() {
-        message = format!("{message}; {}", refused.join("; "));
-    }
-    let by_others = mapping.addresses.iter().find_map(|a| {
-        let interface = topology.local_by(*a).filter(|name| topology.externals.iter().all(|e| e.name != **name))?;
-        Some(format!("{a} is a local route of {interface}, which is not external: name an external interface in it"))
-    });
-    if let Some(by_others) = by_others {
-        message = format!("{message}; {by_others}");
+    for reason in unserved::reasons(&mapping.addresses, topology) {
+        message = format!("{message}; {reason}");
     }
     MappingOutcome {
         generation: None,
@@ -264,8 +253,9 @@ pub(super) fn served_here(local: &LocalMapping, topology: &Topology, note: Optio
     } else {
         (true, ProgrammedReason::Programmed, format!("{endpoints} endpoints on this box"))
     };
+    let unserved = unserved::reasons(&mapping.addresses, topology);
     let not_chosen = notes::not_chosen(mapping.mode, with(&|h| h != Handling::NoPods));
-    let message = notes::with_notes(message, unanswered.into_iter().chain(not_chosen).chain(note));
+    let message = notes::with_notes(message, unanswered.into_iter().chain(not_chosen).chain(note).chain(unserved));
     let reached = mapping.ports.iter().zip(&handled);
     let pods: BTreeSet<IpAddr> = reached
         .filter(|(_, (_, h))| matches!(h, Handling::Pods | Handling::Service(_)))

@@ -38,7 +38,7 @@ pub struct Topology {
 /// The addresses of the box, and what lo and local routes have besides.
 #[derive(Debug, Clone)]
 struct LocalAddresses {
-    single: BTreeSet<IpAddr>,
+    single: BTreeMap<IpAddr, InterfaceName>,
     loopback: NetSet,
     routes: LocalRoutes,
 }
@@ -47,7 +47,7 @@ impl LocalAddresses {
     fn of(host: &Host) -> Self {
         let loopback = host.links.get("lo").into_iter().flat_map(|lo| &lo.addresses).map(|a| a.subnet());
         LocalAddresses {
-            single: host.addresses().map(|(_, a)| a.address).collect(),
+            single: host.addresses().map(|(name, a)| (a.address, name.clone())).collect(),
             loopback: loopback.collect(),
             routes: host.local_routes.clone(),
         }
@@ -153,8 +153,13 @@ impl Topology {
         if let Some(place) = self.serving.get(&address) {
             return Some(&self.externals[*place]);
         }
-        let (_, interface) = self.local.routes.find(address).filter(|_| !self.local.single.contains(&address))?;
+        let (_, interface) = self.local.routes.find(address).filter(|_| !self.local.single.contains_key(&address))?;
         self.externals.iter().find(|e| e.name == *interface && e.serves())
+    }
+
+    /// The interface that has an address.
+    pub fn held_by(&self, address: IpAddr) -> Option<&InterfaceName> {
+        self.local.single.get(&address)
     }
 
     /// The interface by which an address is local without being one of its addresses.
@@ -180,7 +185,7 @@ impl Topology {
     /// Whether an address belongs to this box, as [`Host::is_local`] says: thousands of ports ask.
     pub fn is_local(&self, address: IpAddr) -> bool {
         let LocalAddresses { single, loopback, routes } = &self.local;
-        single.contains(&address) || loopback.covering(address).is_some() || routes.find(address).is_some()
+        single.contains_key(&address) || loopback.covering(address).is_some() || routes.find(address).is_some()
     }
 
     /// Whether an address is reached on the inside other than by a default route.

@@ -94,6 +94,32 @@ fn a_bridge_over_an_external_interface_is_closed_from_the_start() {
 }
 
 #[test]
+fn a_mapping_tells_which_of_its_addresses_went_to_the_bridge() {
+    let bed = Bed::new();
+    make_bridge(&bed);
+    let manifests = manifests([mapping("both", &[Bed::EXT1, Bed::EXT2]), mapping("one", &[Bed::EXT1B])]);
+    let daemon = daemon(&bed, &manifests).start();
+    assert_served(&bed.client1, Bed::EXT1);
+    let mappings = || String::from_utf8(daemon.command(&["status"]).stdout).unwrap();
+    assert!(!mappings().contains("nobody is served on"), "{}", mappings());
+    bed.border.ip(&format!(
+        "link set eth1 master br0\n\
+         address flush dev eth1\n\
+         address add {}/24 dev br0\n\
+         address add {}/24 dev br0",
+        Bed::EXT1,
+        Bed::EXT1B
+    ));
+    for (mapping, address) in [("default/both", Bed::EXT1), ("default/one", Bed::EXT1B)] {
+        let told = format!("nobody is served on {address}: it is an address of br0, which is not external");
+        eventually(&format!("{mapping} tells of {address}"), || {
+            mappings().lines().any(|l| l.starts_with(mapping) && l.contains(&told)).then_some(())
+        });
+    }
+    assert_served(&bed.client2, Bed::EXT2);
+}
+
+#[test]
 fn a_bridge_that_gets_an_external_interface_is_closed_at_once_with_its_flows() {
     let bed = exposed();
     make_bridge(&bed);
