@@ -1,7 +1,7 @@
 //! Running the kernel's tools: every call is bounded in time and counted, and a failure says what was run, how it ended, what it said,
 //! and which line of its input it stumbled over.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
@@ -113,6 +113,7 @@ struct Shared {
     calls: AtomicUsize,
     writers: OwnWriters,
     alias: Option<Alias>,
+    warnings: Warnings,
 }
 
 impl Tools {
@@ -147,6 +148,7 @@ impl Tools {
             calls: AtomicUsize::new(0),
             alias,
             writers: OwnWriters { name, ..OwnWriters::default() },
+            warnings: Warnings::default(),
         }))
     }
 
@@ -197,7 +199,7 @@ impl Tools {
         };
         let limits = Limits { time: self.0.limit, output: LONGEST_ANSWER };
         match process::run(child, input.as_deref(), limits, started).await {
-            Ok(output) => finish(command, output, input.as_deref()),
+            Ok(output) => finish(command, output, input.as_deref(), &self.0.warnings),
             Err(RunError::TooMuch) => Err(ToolError::TooMuch { command }),
             Err(RunError::Timeout) => Err(ToolError::Timeout { command, limit: self.0.limit }),
             Err(RunError::Start(source) | RunError::Wait(source)) => Err(ToolError::Start { command, source }),
@@ -224,14 +226,32 @@ fn program(family: Family) -> &'static str {
     }
 }
 
-fn finish(command: String, output: Output, input: Option<&str>) -> Result<String, ToolError> {
+/// What tools that succeeded said on stderr. Tables are read all the time, and what stands is said once.
+#[derive(Default)]
+struct Warnings(Mutex<BTreeSet<String>>);
+
+impl Warnings {
+    /// More texts than that would be a tool that never says the same.
+    const REMEMBERED: usize = 64;
+
+    fn is_new(&self, text: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.len() < Self::REMEMBERED && said.insert(text.to_owned())
+    }
+}
+
+fn finish(command: String, output: Output, input: Option<&str>, warnings: &Warnings) -> Result<String, ToolError> {
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if !output.status.success() {
         let line = input.and_then(|text| named_line(&stderr, text));
         return Err(ToolError::Failed { command, status: output.status, stderr, line });
     }
     if !stderr.lines().all(is_of_nft) {
-        tracing::warn!(command, stderr, "a tool warned; it succeeded");
+        if warnings.is_new(&stderr) {
+            tracing::warn!(command, stderr, "a tool warned; it succeeded; the same words are not logged again");
+        } else {
+            tracing::debug!(command, stderr, "a tool warned as before");
+        }
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -254,6 +274,13 @@ fn named_line(stderr: &str, input: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_is_new_once() {
+        let warnings = Warnings::default();
+        let new: Vec<bool> = ["legacy", "legacy", "other", "legacy"].iter().map(|text| warnings.is_new(text)).collect();
+        assert_eq!(new, [true, false, true, false]);
+    }
 
     #[test]
     fn the_line_that_a_tool_names_is_found_in_what_it_was_fed() {
