@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::topology::Topology;
 use super::validate::unusable;
+use super::ways::Ways;
 use super::{Backends, InterfaceKind, InterfaceOutcome, ResolvedMapping};
 use crate::model::{Host, InterfaceName, is_default_route};
 
@@ -15,13 +16,9 @@ pub struct Barred<'a> {
     topology: &'a Topology,
     local: HashMap<IpAddr, &'a InterfaceName>,
     broadcasts: HashMap<Ipv4Addr, (Ipv4Net, &'a InterfaceName)>,
-    /// IPv4 routes of main that are no default, longest prefix first: the external interface, if every way leads by one.
-    routes: Vec<(u8, HashMap<Ipv4Addr, Way<'a>>)>,
-}
-
-struct Way<'a> {
-    metric: u32,
-    external: Option<&'a InterfaceName>,
+    ways: Ways<'a>,
+    /// Interfaces that are not inside.
+    closed: BTreeSet<&'a InterfaceName>,
 }
 
 impl<'a> Barred<'a> {
@@ -34,7 +31,9 @@ impl<'a> Barred<'a> {
                 _ => None,
             })
             .collect();
-        Barred { topology, local, broadcasts, routes: routes(host, topology) }
+        let is_closed = |i: &&InterfaceOutcome| !matches!(i.kind, InterfaceKind::Gateway | InterfaceKind::Inside);
+        let closed = topology.outcomes.iter().filter(is_closed).map(|i| &i.name).collect();
+        Barred { topology, local, broadcasts, ways: Ways::of(host), closed }
     }
 
     /// Why nobody can answer at this address, if so.
@@ -52,17 +51,27 @@ impl<'a> Barred<'a> {
         if let Some((net, interface)) = self.broadcasts.get(&v4) {
             return Some(format!("the broadcast address of {net} on {interface}"));
         }
-        let interface = self.external_way(v4)?;
+        // Whatever a default route alone leads to is chosen all the same: the cluster's interface may be late.
+        let (_, interface) = self.external_way(address).filter(|(net, _)| !is_default_route(net))?;
         Some(format!("reached through {interface}, which is not inside: its answers are dropped"))
     }
 
-    /// The external interface by which the most specific route leads.
-    fn external_way(&self, address: Ipv4Addr) -> Option<&'a InterfaceName> {
-        let way = self.routes.iter().find_map(|(len, routes)| {
-            let net = Ipv4Net::new(address, *len).ok()?;
-            routes.get(&net.network())
-        });
-        way.and_then(|way| way.external)
+    /// The network of the most specific route and the external interface, if every way of it leads by one.
+    fn external_way(&self, address: IpAddr) -> Option<(IpNet, &'a InterfaceName)> {
+        let (net, ways) = self.ways.to(address)?;
+        let external = ways.iter().all(|way| way.is_some_and(|name| self.closed.contains(name)));
+        Some((net, ways.first().copied().flatten().filter(|_| external)?))
+    }
+
+    /// The first port of a Mapping of which every chosen pod is reached through an external interface, with one of these pods and its
+    /// interface. The answers of such pods arrive at the border and are dropped there: nobody is served.
+    pub fn outside(&self, mapping: &ResolvedMapping) -> Option<(String, IpAddr, &'a InterfaceName)> {
+        mapping.ports.iter().find_map(|port| {
+            let pods = port.backends.chosen.iter().map(|pod| pod.ip());
+            let mut ways = pods.map(|pod| Some((pod, self.external_way(pod)?.1)));
+            let (pod, interface) = ways.next()??;
+            ways.all(|way| way.is_some()).then(|| (format!("{}/{}", port.protocol, port.port), pod, interface))
+        })
     }
 
     /// Takes barred endpoints out of those that are chosen, and notes them.
@@ -90,28 +99,4 @@ impl<'a> Barred<'a> {
 /// What is the address of no host at all. The API server refuses such endpoints; files have no such guard.
 pub fn no_host(address: Ipv4Addr) -> Option<&'static str> {
     if address.is_link_local() { Some("a link-local address") } else { unusable(address) }
-}
-
-fn routes<'a>(host: &'a Host, topology: &Topology) -> Vec<(u8, HashMap<Ipv4Addr, Way<'a>>)> {
-    let is_closed = |i: &&InterfaceOutcome| !matches!(i.kind, InterfaceKind::Gateway | InterfaceKind::Inside);
-    let closed: BTreeSet<&InterfaceName> = topology.outcomes.iter().filter(is_closed).map(|i| &i.name).collect();
-    let mut by_length: BTreeMap<u8, HashMap<Ipv4Addr, Way>> = BTreeMap::new();
-    for route in host.main_routes.iter().filter(|r| !is_default_route(&r.destination)) {
-        let IpNet::V4(net) = route.destination else { continue };
-        let external = route.interface.as_ref().filter(|name| closed.contains(name));
-        let metric = route.metric;
-        by_length
-            .entry(net.prefix_len())
-            .or_default()
-            .entry(net.network())
-            .and_modify(|way| {
-                if metric < way.metric {
-                    *way = Way { metric, external };
-                } else if metric == way.metric && external.is_none() {
-                    way.external = None;
-                }
-            })
-            .or_insert(Way { metric, external });
-    }
-    by_length.into_iter().rev().collect()
 }

@@ -43,7 +43,6 @@ use crate::ruleset::Dataplane;
 use barred::Barred;
 use compile::LocalMapping;
 use topology::Topology;
-use ways::Ways;
 
 /// What is to be done and what is to be said, as one value.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,12 +91,11 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     compile::add_objects(config, &topology, &world.host, &cluster, &local, &mut dataplane);
 
     let mut mappings: BTreeMap<ObjectKey, MappingOutcome> = BTreeMap::new();
-    let ways = Ways::of(&world.host);
     for l in &local {
         let note = forged::note(l, &topology, &cluster);
         let mut outcome = outcome::served_here(l, &topology, note);
         if outcome.programmed.ok
-            && let Some(found) = ways::outside(&ways, l.mapping, |name| topology.is_outside(name))
+            && let Some(found) = barred.outside(l.mapping)
         {
             outcome.programmed = outcome::endpoints_outside(found);
         }

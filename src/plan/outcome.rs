@@ -197,7 +197,7 @@ pub(super) fn endpoints_outside((port, pod, interface): (String, IpAddr, &Interf
         ok: false,
         reason: ProgrammedReason::EndpointsOutside,
         message: format!(
-            "clients of {port} get no answer: the main table reaches {pod} through {interface}, which is external; is SNCTRLR_DEFAULT_GW_INTERFACE right, and is there a route to the pods by an inside interface?"
+            "clients of {port} get no answer: the main table reaches {pod} through {interface}, which is not inside; is SNCTRLR_DEFAULT_GW_INTERFACE right, and is there a route to the pods by an inside interface?"
         ),
     }
 }

@@ -172,11 +172,6 @@ impl Topology {
         self.externals.iter().flat_map(|e| &e.networks)
     }
 
-    /// Whether an interface is external, present or away, or stands above one.
-    pub fn is_outside(&self, name: &str) -> bool {
-        self.slots.contains_key(name) || self.above.contains(name)
-    }
-
     /// The external interface that holds an address and serves nothing: its gateway is refused.
     pub fn refused(&self, address: IpAddr) -> Option<&External> {
         self.refused.get(&address).map(|place| &self.externals[*place])
