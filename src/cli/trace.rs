@@ -3,12 +3,13 @@ use std::net::IpAddr;
 use clap::{Args, ValueEnum};
 
 use super::foreign::packet::Scene;
-use super::foreign::{self, way};
+use super::foreign::{self, policy, way};
 use super::world::{self, HostArgs};
 use super::{Answer, CliError, complain, say};
 use crate::apply::Tools;
 use crate::plan;
 use crate::settings::Settings;
+use crate::sources::host::read_foreign_rules;
 use crate::trace::{Outcome, Packet, PacketKind, trace};
 
 /// What the output and the exit code say, as `--help` and docs/configuration.md tell it.
@@ -18,7 +19,7 @@ The packet is the first of its connection. The output lists the rules that match
   Because   what decided, and by which rule
   Verdict   forwarded, delivered to the box itself, refused, or dropped, by SmartNat's rules
   Beyond    what the verdict does not know of: rules of others in the packet's way (iptables, its legacy
-            variant, and tables of nft), or that they were not looked at
+            variant, tables of nft, and policy rules), or that they were not looked at
 
 Exit codes:
   0  followed to its end, whatever the verdict
@@ -109,8 +110,9 @@ pub(super) async fn run(settings: Settings, args: TraceArgs) -> Result<Answer, C
         None => {
             let others = foreign::gather(&Tools::new(settings.tool_timeout)).await;
             let by_service = !super::check::of_mode_service(&world, &plan).is_empty();
-            let scene = Scene::of(settings.border.marks, settings.border.accept, &world.host, &plan, by_service);
-            way::beyond(&scene, &others, &trace)
+            let scene = Scene::of(&settings.border, &world.host, &plan, by_service);
+            let rules = read_foreign_rules().await;
+            way::beyond(&scene, &others, &trace) + &policy::beyond(&plan.dataplane, &world.host, &trace, &rules)
         }
     };
     say(&format!("{}\n{beyond}", trace.to_string().trim_end()))?;

@@ -136,6 +136,12 @@ impl Host {
         self.links.iter().flat_map(|(name, link)| link.addresses.iter().map(move |a| (name, a)))
     }
 
+    /// Whether an interface is a port of a VRF.
+    pub fn in_vrf(&self, name: &str) -> bool {
+        let master = self.links.get(name).and_then(|link| link.stack.master.as_ref());
+        master.and_then(|name| self.links.get(name)).is_some_and(|link| link.stack.kind == "vrf")
+    }
+
     /// Whether an address belongs to this box, on whatever interface (127/8 and local routes included).
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.addresses().any(|(name, a)| a.address == address || (name == "lo" && a.subnet().contains(&address)))

@@ -12,6 +12,6 @@ mod set;
 
 pub use dataplane::{Builtin, Chain, Dataplane, Sysctl, Table, TableRules};
 pub use depth::depth;
-pub use routing::{LOCAL_TABLE, MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleAction, RuleSelector};
+pub use routing::{LOCAL_TABLE, MAIN_PRIORITY, MAIN_TABLE, PolicyRule, Route, RouteTarget, RuleAction, RuleSelector};
 pub use rule::{CtDirection, CtState, Hook, Match, Ports, Probability, RejectWith, Rule, SetDirection, Target};
 pub use set::{IpSet, SetKind, SetMember};

@@ -86,6 +86,8 @@ pub enum RuleAction {
 
 /// RT_TABLE_MAIN.
 pub const MAIN_TABLE: u32 = 254;
+/// Of the kernel's own rule for the main table.
+pub const MAIN_PRIORITY: u32 = 32_766;
 /// RT_TABLE_LOCAL: the addresses of the box itself.
 pub const LOCAL_TABLE: u32 = 255;
 

@@ -20,7 +20,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use outcome::{Alternative, DroppedBy, Effect, Outcome, Place, SourceSeen, Step, Trace};
+pub use outcome::{Alternative, DroppedBy, Effect, Lookup, Outcome, Place, SourceSeen, Step, Trace};
 pub use packet::{Packet, PacketKind, PacketState};
 pub use reason::{Reason, Why};
 

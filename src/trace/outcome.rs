@@ -15,7 +15,18 @@ pub struct Trace {
     pub alternatives: Vec<Alternative>,
     /// Every end that the packet may come to: one, unless chance decides.
     pub outcomes: BTreeSet<Outcome>,
+    /// What the policy rules were asked on these ways.
+    pub lookups: BTreeSet<Lookup>,
     pub(super) evaluations: usize,
+}
+
+/// One question to the policy rules, which others may answer otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lookup {
+    pub destination: IpAddr,
+    pub mark: u32,
+    /// Priority of the rule that answers by the plan; without an answer that of the last one.
+    pub priority: u32,
 }
 
 /// A way that leaves [`Trace::steps`] after some steps.
@@ -125,6 +136,7 @@ impl Trace {
             steps: Vec::new(),
             alternatives: Vec::new(),
             outcomes: [Outcome::Unknown { reason }].into(),
+            lookups: BTreeSet::new(),
             evaluations: 0,
         }
     }

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use crate::model::{Family, Host, InterfaceName};
-use crate::ruleset::{Dataplane, MAIN_TABLE, PolicyRule, RouteTarget, RuleAction, RuleSelector};
+use crate::ruleset::{Dataplane, MAIN_PRIORITY, MAIN_TABLE, PolicyRule, RouteTarget, RuleAction, RuleSelector};
 
 /// What the kernel decides for a packet that came by a wire.
 pub(super) enum Decision<'a> {
@@ -21,6 +21,20 @@ pub(super) enum Decision<'a> {
 
 /// The policy rule of ours that led to the table; `None` is the kernel's own for the main table.
 pub(super) struct By<'a>(pub Option<&'a PolicyRule>);
+
+impl Decision<'_> {
+    /// Of the rule that decided. `None`: no rule was asked.
+    pub(super) fn priority(&self) -> Option<u32> {
+        match self {
+            Decision::Local => Some(0),
+            Decision::Forward { by, .. } | Decision::NoRoute { by: Some(by) } => {
+                Some(by.0.map_or(MAIN_PRIORITY, |rule| rule.priority))
+            }
+            Decision::NoRoute { by: None } => Some(MAIN_PRIORITY),
+            Decision::Martian(_) => None,
+        }
+    }
+}
 
 /// A route of any table, as far as a lookup asks.
 struct Candidate<'a> {

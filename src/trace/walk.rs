@@ -6,7 +6,9 @@ use super::matching::{Answer, Matcher, Memory};
 use super::outcome::mapping_of;
 use super::packet::Shown;
 use super::route::{self, By, Decision};
-use super::{Alternative, DroppedBy, Effect, Outcome, Packet, PacketKind, PacketState, Place, SourceSeen, Step, Trace};
+use super::{
+    Alternative, DroppedBy, Effect, Lookup, Outcome, Packet, PacketKind, PacketState, Place, SourceSeen, Step, Trace,
+};
 use crate::model::{Family, Host};
 use crate::ruleset::ownership::MAX_CHAIN_DEPTH;
 use crate::ruleset::{Builtin, CtDirection, Dataplane, Rule, Table, Target};
@@ -105,6 +107,7 @@ pub(super) struct Walk<'a> {
     known: HashMap<Key<'a>, usize>,
     branches: usize,
     outcomes: BTreeSet<Outcome>,
+    lookups: BTreeSet<Lookup>,
     /// The first way to each sort of outcome, in the order of finding.
     ways: Vec<(Outcome, Path<'a>)>,
     sorts: BTreeSet<Outcome>,
@@ -121,6 +124,7 @@ impl<'a> Walk<'a> {
             known: HashMap::new(),
             branches: 0,
             outcomes: BTreeSet::new(),
+            lookups: BTreeSet::new(),
             ways: Vec::new(),
             sorts: BTreeSet::new(),
         }
@@ -162,7 +166,14 @@ impl<'a> Walk<'a> {
                 Alternative { shared, steps: other.split_off(shared), outcome }
             })
             .collect();
-        Trace { packet: self.packet.clone(), steps, alternatives, outcomes: self.outcomes, evaluations }
+        Trace {
+            packet: self.packet.clone(),
+            steps,
+            alternatives,
+            outcomes: self.outcomes,
+            lookups: self.lookups,
+            evaluations,
+        }
     }
 
     /// Begins with the first of `tables`, or leaves the hook when there is none. Returns the worst number of evaluations from here on.
@@ -210,7 +221,11 @@ impl<'a> Walk<'a> {
         const LATER: [Table; 3] = [Table::Mangle, Table::Filter, Table::Security];
         const INPUT: [Table; 4] = [Table::Mangle, Table::Filter, Table::Security, Table::Nat];
         let (to, mark) = (state.destination, state.mark);
-        match route::decide(self.dataplane, self.host, state.in_interface, (state.source, to), mark) {
+        let decision = route::decide(self.dataplane, self.host, state.in_interface, (state.source, to), mark);
+        if let Some(priority) = decision.priority() {
+            self.lookups.insert(Lookup { destination: to, mark, priority });
+        }
+        match decision {
             Decision::Local => {
                 let path = path.and(RawStep::Route(format!("{to} is for the box itself")));
                 self.hook(Builtin::Input, &INPUT, state, path)

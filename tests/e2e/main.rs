@@ -25,6 +25,7 @@ mod leaks;
 mod lifecycle;
 mod names;
 mod native_tables;
+mod neighbours;
 mod others;
 mod others_drop;
 mod pods;

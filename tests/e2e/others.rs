@@ -7,14 +7,14 @@ use crate::support::{assert_served, daemon, manifests, mapping, try_port, try_po
 
 /// One finding of `check`: level, group, what, remedy.
 #[derive(Debug)]
-struct Finding {
-    level: String,
-    what: String,
-    remedy: String,
+pub struct Finding {
+    pub level: String,
+    pub what: String,
+    pub remedy: String,
 }
 
 /// The findings of one group.
-fn check(daemon: &Daemon, manifests: &Manifests, group: &str) -> Vec<Finding> {
+pub fn check(daemon: &Daemon, manifests: &Manifests, group: &str) -> Vec<Finding> {
     let output = daemon.command(&["check", "--manifests", manifests.dir().to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut findings: Vec<(String, Finding)> = Vec::new();
@@ -31,7 +31,7 @@ fn check(daemon: &Daemon, manifests: &Manifests, group: &str) -> Vec<Finding> {
     findings.into_iter().filter(|(of, _)| of == group).map(|(_, finding)| finding).collect()
 }
 
-fn trace(daemon: &Daemon, manifests: &Manifests) -> String {
+pub fn trace(daemon: &Daemon, manifests: &Manifests) -> String {
     let dir = manifests.dir().to_str().unwrap();
     let arguments = ["trace", "--manifests", dir, "--source", "192.0.2.10", "--destination", "203.0.113.10"];
     let output = daemon.command(&[&arguments[..], &["--port", "80", "--interface", "eth1"]].concat());

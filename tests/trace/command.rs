@@ -24,7 +24,7 @@ fn assert_told(arguments: &str, told: &[&str]) {
     let lines: Vec<&str> = lines.map(|line| line.split(" (").next().unwrap()).collect();
     let (beyond, lines) = lines.split_last().unwrap();
     assert_eq!(lines, told, "{text}");
-    assert_eq!(*beyond, "Beyond: rules of others were not looked at: the host is a description");
+    assert_eq!(*beyond, "Beyond: rules of others, policy rules too, were not looked at: the host is a description");
 }
 
 #[test]

@@ -210,7 +210,8 @@ fn number(text: &str) -> u32 {
     .unwrap_or(u32::MAX)
 }
 
-/// Foreign policy rules of `ip -json rule` whose fwmark meets `mask`.
+/// Foreign policy rules of `ip -json rule` that ask for marks with bits of `mask` set. One that asks for none of them takes no packet
+/// that bears a mark of ours.
 fn policy_rules_using(mask: u32, json: &str) -> Vec<String> {
     let rules: Value = serde_json::from_str(json).unwrap_or_default();
     let own_protocol = ownership::ROUTE_PROTOCOL.to_string();
@@ -222,9 +223,9 @@ fn policy_rules_using(mask: u32, json: &str) -> Vec<String> {
         .filter_map(|rule| {
             let mark = rule["fwmark"].as_str()?;
             let bits = rule["fwmask"].as_str().map_or(u32::MAX, number);
-            (bits & mask != 0).then(|| {
-                format!("{}: fwmark {mark} lookup {}", rule["priority"], rule["table"].as_str().unwrap_or_default())
-            })
+            let shown = rule["fwmask"].as_str().map(|mask| format!("/{mask}")).unwrap_or_default();
+            let lookup = rule["table"].as_str().map(|table| format!(" lookup {table}")).unwrap_or_default();
+            (number(mark) & bits & mask != 0).then(|| format!("{}: fwmark {mark}{shown}{lookup}", rule["priority"]))
         })
         .collect()
 }
@@ -362,9 +363,11 @@ mod tests {
             {"priority":101,"src":"all","fwmark":"0x10000","fwmask":"0xfff0000","table":"1001","protocol":"83"},
             {"priority":5210,"src":"all","fwmark":"0x80000","fwmask":"0xff0000","table":"main"},
             {"priority":5300,"src":"all","fwmark":"0x1","fwmask":"0xff","table":"52"},
-            {"priority":5400,"src":"all","fwmark":"0x7","table":"9"}]"#;
+            {"priority":5400,"src":"all","fwmark":"0x7","table":"9"},
+            {"priority":5500,"src":"all","fwmark":"0x80000","fwmask":"0xff0000","action":"unreachable"},
+            {"not":null,"priority":32765,"src":"all","fwmark":"0xca6c","table":"51820"}]"#;
         let found = policy_rules_using(MarkLayout::default().mask(), json);
-        assert_eq!(found, ["5210: fwmark 0x80000 lookup main", "5400: fwmark 0x7 lookup 9"]);
+        assert_eq!(found, ["5210: fwmark 0x80000/0xff0000 lookup main", "5500: fwmark 0x80000/0xff0000"]);
     }
 
     #[test]

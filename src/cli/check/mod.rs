@@ -96,7 +96,12 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let plan = plan::plan(&settings.border, &world);
             findings.extend(interfaces::evaluate(&settings.border, &world.host, &plan));
             findings.extend(routes::evaluate(&world.host, &plan));
-            findings.extend(policy_rules::evaluate(&plan, settings.border.marks, &read_foreign_rules().await));
+            findings.extend(policy_rules::evaluate(
+                &world.host,
+                &plan,
+                settings.border.marks,
+                &read_foreign_rules().await,
+            ));
             findings.extend(mappings::evaluate(&plan));
             let daemon_runs = super::status::daemon_answers(settings.monitor).await;
             let read = |path: &str| gather.read(&format!("/proc/sys/net/{path}"));
@@ -106,8 +111,7 @@ pub(super) async fn run(settings: Settings) -> Result<Answer, CliError> {
             let entries = |path: &str| std::fs::read_dir(path).ok().map(Iterator::count);
             findings.extend(bridges::evaluate(&plan, &bridges::gather(world.host.links.keys(), &anywhere, &entries)));
             let in_use = kube_proxy::in_use(&world, &plan);
-            let scene =
-                Scene::of(settings.border.marks, settings.border.accept, &world.host, &plan, !in_use.is_empty());
+            let scene = Scene::of(&settings.border, &world.host, &plan, !in_use.is_empty());
             findings.extend(foreign::evaluate(&scene, &others));
             findings.extend(kube_proxy::evaluate(&kube_proxy::gather(&gather, &variants).await, &in_use));
         }

@@ -6,18 +6,22 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Finding;
+use crate::cli::foreign::policy::{Kind, Takes, keeps, takes};
 use crate::error_chain;
-use crate::model::MarkLayout;
+use crate::model::{Host, MarkLayout};
 use crate::plan::{InterfaceKind, Plan};
 use crate::ruleset::ownership::{PRIORITY_BEHIND, PRIORITY_FROM, PRIORITY_MARK, PRIORITY_OUTSIDE};
-use crate::ruleset::{LOCAL_TABLE, MAIN_TABLE};
+use crate::ruleset::{LOCAL_TABLE, MAIN_PRIORITY, MAIN_TABLE};
 use crate::sources::host::{ForeignAction, ForeignRule, ForeignRules, HostError};
 
 const GROUP: &str = "rules";
-/// Of the kernel's own rule for the main table.
-const MAIN_PRIORITY: u32 = 32_766;
 
-pub(super) fn evaluate(plan: &Plan, marks: MarkLayout, read: &Result<ForeignRules, HostError>) -> Vec<Finding> {
+pub(super) fn evaluate(
+    host: &Host,
+    plan: &Plan,
+    marks: MarkLayout,
+    read: &Result<ForeignRules, HostError>,
+) -> Vec<Finding> {
     let foreign = match read {
         Ok(foreign) => foreign,
         Err(error) => {
@@ -25,14 +29,18 @@ pub(super) fn evaluate(plan: &Plan, marks: MarkLayout, read: &Result<ForeignRule
             return vec![Finding::warn(GROUP, what, "run check as root on the box itself")];
         }
     };
-    let traffic = Traffic::of(plan, marks);
-    let mut findings: Vec<Finding> = foreign
-        .rules
-        .iter()
-        // Everybody's look into the local table comes to the same as our twins.
-        .filter(|rule| rule.priority < MAIN_PRIORITY && rule.action != ForeignAction::Lookup(LOCAL_TABLE))
-        .filter_map(|rule| judge(rule, foreign, &traffic))
-        .collect();
+    let mut traffic = Traffic::of(plan, marks);
+    let pods = traffic.behind.len();
+    let mut findings = Vec::new();
+    // Everybody's look into the local table comes to the same as our twins.
+    let vrf = traffic.externals.iter().chain(&traffic.inside).any(|name| host.in_vrf(name));
+    let deciding = |rule: &&ForeignRule| {
+        rule.priority < MAIN_PRIORITY && rule.action != ForeignAction::Lookup(LOCAL_TABLE) && (vrf || !rule.vrf)
+    };
+    for rule in foreign.rules.iter().filter(deciding) {
+        findings.extend(judge(rule, foreign, &traffic));
+        traffic.leave_out(rule, foreign);
+    }
     if findings.is_empty() {
         findings.push(Finding::ok(
             GROUP,
@@ -40,19 +48,11 @@ pub(super) fn evaluate(plan: &Plan, marks: MarkLayout, read: &Result<ForeignRule
                 "none of {} IPv4 policy rules of others decides about replies to clients, packets from clients to {} pods and \
                  ClusterIPs of Mappings, or the box's own from external addresses (IPv6 has no rules of SmartNat)",
                 foreign.rules.len(),
-                traffic.behind.len()
+                pods
             ),
         ));
     }
     findings
-}
-
-/// Certainty that a rule takes a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Takes {
-    No,
-    Some,
-    All,
 }
 
 /// What must not be decided by others.
@@ -62,6 +62,8 @@ struct Traffic {
     addresses: BTreeSet<IpAddr>,
     /// Pods and ClusterIPs of Mappings.
     behind: BTreeSet<IpAddr>,
+    /// By external interface those of them whose way no rule of others has decided yet.
+    open: Vec<([String; 1], BTreeSet<IpAddr>)>,
     slots: Vec<u32>,
 }
 
@@ -73,97 +75,57 @@ impl Traffic {
         };
         let externals = names(&[InterfaceKind::External, InterfaceKind::Absent]);
         let addresses = plan.interfaces.iter().filter(|i| i.kind == InterfaceKind::External);
+        let behind: BTreeSet<IpAddr> = plan.flows.servers().into_iter().filter(IpAddr::is_ipv4).collect();
         Traffic {
             inside: names(&[InterfaceKind::Inside, InterfaceKind::Gateway]).into_iter().filter(|n| n != "lo").collect(),
             addresses: addresses.flat_map(|i| &i.addresses).map(IpNet::addr).filter(IpAddr::is_ipv4).collect(),
+            open: externals.iter().map(|name| ([name.clone()], behind.clone())).collect(),
             externals,
-            behind: plan.flows.servers().into_iter().filter(IpAddr::is_ipv4).collect(),
+            behind,
             slots: plan.slots.values().map(|slot| marks.slot(*slot)).collect(),
         }
     }
-}
 
-/// The packets of one kind, as far as selectors ask.
-struct Kind<'a> {
-    marks: &'a [u32],
-    /// `None`: whatever clients have.
-    from: Option<&'a BTreeSet<IpAddr>>,
-    to: Option<&'a BTreeSet<IpAddr>>,
-    input: &'a [String],
-    output: &'a [String],
-}
-
-fn takes(rule: &ForeignRule, kind: &Kind<'_>) -> Takes {
-    let among = |hits: usize, all: usize| match hits {
-        0 => Takes::No,
-        hits if hits == all => Takes::All,
-        _ => Takes::Some,
-    };
-    let address = |net: Option<IpNet>, addresses: Option<&BTreeSet<IpAddr>>| match (net, addresses) {
-        (None, _) => Takes::All,
-        (Some(net), None) if net.prefix_len() == 0 => Takes::All,
-        (Some(_), None) => Takes::Some,
-        (Some(net), Some(addresses)) => among(addresses.iter().filter(|a| net.contains(*a)).count(), addresses.len()),
-    };
-    let name = |name: &Option<String>, names: &[String]| match name {
-        None => Takes::All,
-        Some(name) => among(names.iter().filter(|n| *n == name).count(), names.len()),
-    };
-    let mark = match rule.mark {
-        None => Takes::All,
-        Some((value, mask)) => {
-            among(kind.marks.iter().filter(|mark| (**mark ^ value) & mask == 0).count(), kind.marks.len())
+    /// Packets from clients, as they come to the rules.
+    fn requests(&self, rule: &ForeignRule, foreign: &ForeignRules) -> Takes {
+        let open = self.open.iter().filter(|(_, pods)| !pods.is_empty());
+        let each: BTreeSet<Takes> = open.map(|(input, pods)| from_client(rule, foreign, input, pods)).collect();
+        match (each.first(), each.last()) {
+            (Some(least), Some(most)) if least == most => *most,
+            (None, _) => Takes::No,
+            _ => Takes::Some,
         }
-    };
-    let parts = [
-        address(rule.from, kind.from),
-        address(rule.to, kind.to),
-        name(&rule.input, kind.input),
-        name(&rule.output, kind.output),
-        mark,
-        if rule.narrower { Takes::Some } else { Takes::All },
-    ];
-    // Several conditions that each take some may together take none: in doubt it is told.
-    let all = parts.into_iter().min().unwrap_or(Takes::No);
-    match (rule.inverted, all) {
-        (true, Takes::All) => Takes::No,
-        (true, Takes::No) => Takes::All,
-        (_, takes) => takes,
     }
-}
 
-/// Whether what a rule takes does not come to the rule behind it that should have it.
-fn keeps(rule: &ForeignRule, foreign: &ForeignRules, to: Option<&BTreeSet<IpAddr>>, ours: u32) -> Takes {
-    match rule.action {
-        ForeignAction::Nop => Takes::No,
-        ForeignAction::Goto(priority) if priority <= ours => Takes::No,
-        ForeignAction::Refuse | ForeignAction::Goto(_) => Takes::All,
-        ForeignAction::Unknown => Takes::Some,
-        ForeignAction::Lookup(table) => {
-            let routes = foreign.tables.get(&table).into_iter().flatten();
-            let counting =
-                routes.filter(|net| rule.suppressed.is_none_or(|length| u32::from(net.prefix_len()) > length));
-            match to {
-                None => counting.map(|net| if net.prefix_len() == 0 { Takes::All } else { Takes::Some }).max(),
-                Some(to) => {
-                    let nets: Vec<&IpNet> = counting.collect();
-                    let found = to.iter().filter(|address| nets.iter().any(|net| net.contains(*address))).count();
-                    (found > 0).then_some(if found == to.len() { Takes::All } else { Takes::Some })
-                }
+    /// What a rule leads to the main table, as the plan has it, is not open to the rules behind it.
+    fn leave_out(&mut self, rule: &ForeignRule, foreign: &ForeignRules) {
+        let between = PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND;
+        if rule.action == ForeignAction::Lookup(MAIN_TABLE) && !between.contains(&rule.priority) {
+            for (input, pods) in &mut self.open {
+                pods.retain(|pod| from_client(rule, foreign, input, &[*pod].into()) != Takes::All);
             }
-            .unwrap_or(Takes::No)
         }
     }
 }
+
+fn from_client(rule: &ForeignRule, foreign: &ForeignRules, input: &[String], pods: &BTreeSet<IpAddr>) -> Takes {
+    let kind = Kind { marks: &[0], from: None, to: Some(pods), input, output: &NO_OUTPUT };
+    takes(rule, &kind).min(keeps(rule, foreign, Some(pods), MAIN_PRIORITY))
+}
+
+/// What arrives has no interface yet by which it leaves.
+static NO_OUTPUT: [String; 1] = [String::new()];
 
 fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Option<Finding> {
-    let none = [String::new()];
     let unmarked = [0];
     let lo = ["lo".to_owned()];
-    let replies =
-        Kind { marks: &traffic.slots, from: Some(&traffic.behind), to: None, input: &traffic.inside, output: &none };
-    let requests =
-        Kind { marks: &unmarked, from: None, to: Some(&traffic.behind), input: &traffic.externals, output: &none };
+    let replies = Kind {
+        marks: &traffic.slots,
+        from: Some(&traffic.behind),
+        to: None,
+        input: &traffic.inside,
+        output: &NO_OUTPUT,
+    };
     let own =
         Kind { marks: &unmarked, from: Some(&traffic.addresses), to: None, input: &lo, output: &traffic.externals };
     let mut caught = Vec::new();
@@ -179,13 +141,12 @@ fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Optio
         add(takes, "replies of pods to clients, which then need not leave by the interface of their connection");
     }
     // The main table is where they belong; a refusal of what main would route is caught all the same.
-    if rule.action != ForeignAction::Lookup(MAIN_TABLE) && !traffic.behind.is_empty() && !traffic.externals.is_empty() {
-        // Between our goto and its target no packet from outside comes by.
-        if rule.priority <= PRIORITY_OUTSIDE || rule.priority >= PRIORITY_BEHIND {
-            let target = MAIN_PRIORITY;
-            let takes = takes(rule, &requests).min(keeps(rule, foreign, Some(&traffic.behind), target));
-            add(takes, "packets from clients to pods, whose way the plan takes from the main table");
-        }
+    let mut requests = Takes::No;
+    // Between our goto and its target no packet from outside comes by.
+    let between = PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND;
+    if rule.action != ForeignAction::Lookup(MAIN_TABLE) && !between.contains(&rule.priority) {
+        requests = traffic.requests(rule, foreign);
+        add(requests, "packets from clients to pods, whose way the plan takes from the main table");
     }
     if rule.priority <= PRIORITY_FROM && !traffic.addresses.is_empty() {
         let takes = takes(rule, &own).min(keeps(rule, foreign, None, PRIORITY_FROM));
@@ -196,13 +157,20 @@ fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Optio
     }
     let which = if worst == Takes::All { "" } else { "some of " };
     let what = format!("rule {} decides about {which}{}", rule.text, caught.join("; and about "));
-    let remedy = format!(
-        "give it a priority behind SmartNat's (`ip rule add pref {} ...`) or a selector that leaves this traffic out; for packets from \
-         clients a rule ahead of it helps: `ip rule add pref {} iif {} lookup main`",
-        PRIORITY_FROM + 130,
-        rule.priority.saturating_sub(1).max(1),
-        traffic.externals.first().map_or("IFACE", String::as_str),
-    );
+    let behind = PRIORITY_FROM + 130;
+    let mut remedy = match rule.priority < behind {
+        true => format!(
+            "give it a priority behind SmartNat's (`ip rule add pref {behind} ...`) or a selector that leaves this traffic out"
+        ),
+        false => "give it a selector that leaves this traffic out".to_owned(),
+    };
+    // The place ahead of the target of our goto is passed over.
+    if requests != Takes::No && rule.priority > 1 && rule.priority != PRIORITY_BEHIND {
+        let ahead = rule.priority - 1;
+        let add = |name: &String| format!("ip rule add pref {ahead} iif {name} lookup main");
+        let rules: Vec<String> = traffic.externals.iter().map(add).collect();
+        remedy += &format!("; for packets from clients this goes ahead of it: `{}`", rules.join("; "));
+    }
     Some(if worst == Takes::All { Finding::fail(GROUP, what, remedy) } else { Finding::warn(GROUP, what, remedy) })
 }
 
@@ -242,6 +210,7 @@ mod tests {
             externals: vec!["eth1".into(), "eth2".into()],
             addresses: [ip("203.0.113.10"), ip("198.51.100.10")].into(),
             behind: [ip("10.244.1.2"), ip("10.244.2.2")].into(),
+            open: ["eth1", "eth2"].map(|name| ([name.into()], [ip("10.244.1.2"), ip("10.244.2.2")].into())).into(),
             slots: vec![0x1_0000, 0x2_0000],
         }
     }
@@ -306,6 +275,21 @@ mod tests {
     }
 
     #[test]
+    fn a_default_route_of_others_behind_the_routes_of_main_takes_no_pod() {
+        let mut foreign = foreign();
+        let wg_quick = ForeignRule { suppressed: Some(0), ..rule(32_764, MAIN_TABLE) };
+        let default = ForeignRule { inverted: true, mark: Some((0xca6c, u32::MAX)), ..rule(32_765, 77) };
+        for (route, open) in [("10.244.1.0/24", 1), ("10.244.0.0/16", 0)] {
+            foreign.tables.get_mut(&MAIN_TABLE).unwrap().push(route.parse().unwrap());
+            let mut traffic = traffic();
+            assert!(judge(&wg_quick, &foreign, &traffic).is_none());
+            traffic.leave_out(&wg_quick, &foreign);
+            assert!(traffic.open.iter().all(|(_, pods)| pods.len() == open), "{route}");
+            assert_eq!(judge(&default, &foreign, &traffic).is_some(), open > 0, "{route}");
+        }
+    }
+
+    #[test]
     fn rules_that_take_nothing_of_ours_are_not() {
         for rule in [
             rule(5270, 52),
@@ -340,8 +324,9 @@ mod tests {
             slots: [].into(),
         };
         let local = ForeignRule { action: ForeignAction::Lookup(LOCAL_TABLE), ..rule(100, LOCAL_TABLE) };
-        let read = Ok(ForeignRules { rules: vec![local], ..foreign() });
-        let found = evaluate(&plan, MarkLayout::default(), &read);
-        assert!(found[0].level == Level::Ok && found[0].what.contains("none of 1 IPv4 policy rules"), "{found:?}");
+        let l3mdev = ForeignRule { action: ForeignAction::Unknown, narrower: true, vrf: true, ..rule(1000, 0) };
+        let read = Ok(ForeignRules { rules: vec![local, l3mdev], ..foreign() });
+        let found = evaluate(&Host::default(), &plan, MarkLayout::default(), &read);
+        assert!(found[0].level == Level::Ok && found[0].what.contains("none of 2 IPv4 policy rules"), "{found:?}");
     }
 }

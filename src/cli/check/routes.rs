@@ -17,8 +17,10 @@ pub(super) fn evaluate(host: &Host, plan: &Plan) -> Vec<Finding> {
         .map(|i| i.name.as_str())
         .collect();
     let backends: BTreeSet<IpAddr> = plan.flows.servers();
+    // No route leads to an address of the box itself.
+    let (local, remote): (Vec<IpAddr>, Vec<IpAddr>) = backends.iter().partition(|b| host.is_local(**b));
     let mut findings: Vec<Finding> = Vec::new();
-    for backend in backends.iter().filter(|b| !host.is_local(**b)) {
+    for backend in &remote {
         match way(host, *backend) {
             None => findings.push(Finding::fail(
                 GROUP,
@@ -48,9 +50,13 @@ pub(super) fn evaluate(host: &Host, plan: &Plan) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(
             GROUP,
-            match backends.len() {
-                0 => "nothing is behind a Mapping here yet: no route to look up".to_owned(),
-                n => format!("all {n} addresses behind Mappings are reached by inside interfaces"),
+            match (remote.len(), local.len()) {
+                (0, 0) => "nothing is behind a Mapping here yet: no route to look up".to_owned(),
+                (0, own) => format!("all {own} addresses behind Mappings are the box's own: no route to look up"),
+                (n, 0) => format!("all {n} addresses behind Mappings are reached by inside interfaces"),
+                (n, own) => format!(
+                    "{n} addresses behind Mappings are reached by inside interfaces; {own} more are the box's own and need no route"
+                ),
             },
         ));
     }
@@ -70,7 +76,7 @@ mod tests {
     use super::super::Level;
     use super::*;
     use crate::api::MappingMode;
-    use crate::model::{ObjectKey, Protocol};
+    use crate::model::{InterfaceAddress, Link, ObjectKey, Protocol};
     use crate::plan::{Asked, Backends, FlowTargets, InterfaceOutcome, Leads, PortSelector};
     use crate::ruleset::Dataplane;
 
@@ -118,6 +124,19 @@ mod tests {
         assert_eq!(levels(vec![], &pods), [Level::Fail, Level::Fail]);
         assert_eq!(levels(vec![default(), route("10.244.0.0/16", None, 0)], &pods), [Level::Fail, Level::Fail]);
         assert_eq!(levels(vec![], &[]), [Level::Ok]);
+    }
+
+    #[test]
+    fn addresses_of_the_box_itself_are_not_counted_as_reached() {
+        let mut host = Host { main_routes: vec![route("0.0.0.0/0", Some("eth0"), 0)], ..Host::default() };
+        let own = InterfaceAddress::of("10.96.0.10/32".parse().unwrap());
+        host.links.insert("kube-ipvs0".into(), Link { addresses: vec![own], ..Link::default() });
+        let said = |backends: &[&str]| evaluate(&host, &plan(backends)).remove(0).what;
+        assert_eq!(
+            said(&["10.244.1.2:80", "10.96.0.10:80"]),
+            "1 addresses behind Mappings are reached by inside interfaces; 1 more are the box's own and need no route"
+        );
+        assert!(said(&["10.96.0.10:80"]).contains("the box's own: no route to look up"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bits;
 mod of_iptables;
 mod of_nft;
 pub(in crate::cli) mod packet;
+pub(in crate::cli) mod policy;
 pub(in crate::cli) mod rule;
 pub(in crate::cli) mod walk;
 pub(in crate::cli) mod way;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::rule::{Base, Condition};
-use crate::model::{Host, InterfaceName, MarkLayout};
+use crate::model::{BorderConfig, Host, InterfaceName, MarkLayout};
 use crate::plan::Plan;
 
 /// Where mapped connections go on this box.
@@ -18,6 +18,10 @@ pub(in crate::cli) struct Scene {
     /// Interfaces by which the pods are reached. Empty: not known.
     pub inside: BTreeSet<InterfaceName>,
     pub pods: BTreeSet<IpAddr>,
+    /// Addresses on which Mappings are served here.
+    pub served: BTreeSet<IpAddr>,
+    /// Whom pods answer: the addresses of the box. Empty: not known, as clients keep theirs.
+    pub answered: BTreeSet<IpAddr>,
     /// A Mapping of mode service has an address here: its packets pass INPUT and OUTPUT.
     pub by_service: bool,
     /// Jumps to our chains that accept mapped packets will be there once the daemon runs.
@@ -25,7 +29,7 @@ pub(in crate::cli) struct Scene {
 }
 
 impl Scene {
-    pub fn of(marks: MarkLayout, accepts: bool, host: &Host, plan: &Plan, by_service: bool) -> Self {
+    pub fn of(border: &BorderConfig, host: &Host, plan: &Plan, by_service: bool) -> Self {
         let pods: BTreeSet<IpAddr> =
             plan.mappings.values().flat_map(|m| m.configured.values().flatten().copied()).collect();
         let way = |pod: &IpAddr| {
@@ -34,12 +38,14 @@ impl Scene {
         };
         let external = plan.interfaces.iter().filter(|i| i.kind == crate::plan::InterfaceKind::External);
         Scene {
-            marks,
+            marks: border.marks,
+            served: plan.mappings.values().flat_map(|m| m.configured.keys().copied()).collect(),
+            answered: if border.masquerade { host.addresses().map(|(_, a)| a.address).collect() } else { [].into() },
             external: external.map(|i| i.name.clone()).filter(|name| host.links.contains_key(name)).collect(),
             inside: pods.iter().filter_map(way).collect(),
             pods,
             by_service,
-            accepts,
+            accepts: border.accept,
         }
     }
 }
@@ -181,11 +187,17 @@ impl Mapped<'_> {
             }
             Condition::Source { nets, invert } => {
                 let pods = self.kind == Kind::Answer && self.base.hook != "output";
-                self.address(pods, nets).not_if(*invert)
+                self.address(pods.then_some(&self.scene.pods), nets).not_if(*invert)
             }
             Condition::Destination { nets, invert } => {
-                let pods = self.kind != Kind::Answer && ["forward", "postrouting"].contains(&self.base.hook.as_str());
-                self.address(pods, nets).not_if(*invert)
+                let hook = self.base.hook.as_str();
+                let as_sent = hook == "ingress" || hook == "prerouting" && self.base.priority < DNAT;
+                let known = match self.kind {
+                    Kind::Answer => as_sent.then_some(&self.scene.answered),
+                    _ if as_sent => Some(&self.scene.served),
+                    _ => ["forward", "postrouting"].contains(&hook).then_some(&self.scene.pods),
+                };
+                self.address(known, nets).not_if(*invert)
             }
             Condition::Protocol { any, invert } => {
                 let named = |names: [&str; 2]| any.iter().any(|p| names.contains(&p.as_str()));
@@ -226,9 +238,10 @@ impl Mapped<'_> {
         }
     }
 
-    fn address(&self, pods: bool, nets: &[IpNet]) -> Truth {
-        if pods && !self.scene.pods.is_empty() {
-            return Truth::of(&self.scene.pods, |pod| nets.iter().any(|net| net.contains(pod)));
+    /// `known`: the addresses that it may be. Without any it may be every one.
+    fn address(&self, known: Option<&BTreeSet<IpAddr>>, nets: &[IpNet]) -> Truth {
+        if let Some(known) = known.filter(|known| !known.is_empty()) {
+            return Truth::of(known, |address| nets.iter().any(|net| net.contains(address)));
         }
         match nets.iter().all(|net| net.addr().is_loopback()) {
             true => Truth::No,

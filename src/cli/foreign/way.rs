@@ -11,7 +11,8 @@ use crate::trace::{Outcome, Trace};
 const SHOWN: usize = 4;
 
 /// For a packet of another host than this one.
-pub(in crate::cli) const ELSEWHERE: &str = "Beyond: rules of others were not looked at: the host is a description\n";
+pub(in crate::cli) const ELSEWHERE: &str =
+    "Beyond: rules of others, policy rules too, were not looked at: the host is a description\n";
 
 /// Base chains of others in the packet's way, each with its policy and what it does to packets of Mappings.
 pub(in crate::cli) fn beyond(scene: &Scene, foreign: &Foreign, trace: &Trace) -> String {
@@ -121,6 +122,8 @@ mod tests {
             external: Default::default(),
             inside: Default::default(),
             pods: Default::default(),
+            served: Default::default(),
+            answered: Default::default(),
             by_service: false,
             accepts: true,
         }

@@ -32,6 +32,8 @@ pub struct ForeignRule {
     /// It asks for more: ports, protocol, TOS, user, tunnel, realm, or a VRF.
     pub narrower: bool,
     pub action: ForeignAction,
+    /// It leads to the table of the VRF that the packet's interface is a port of, and takes no others.
+    pub vrf: bool,
     /// Routes of this prefix length and shorter do not count.
     pub suppressed: Option<u32>,
     /// In the words of `ip rule`.
@@ -125,6 +127,7 @@ fn rule(message: &RuleMessage) -> ForeignRule {
         }
     }
     rule.narrower |= vrf;
+    rule.vrf = vrf;
     rule.mark = mark.map(|value| (value, mask)).or((mask != u32::MAX && mask != 0).then_some((0, mask)));
     rule.action = match (header.action, goto) {
         _ if vrf => ForeignAction::Unknown,

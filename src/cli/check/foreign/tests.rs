@@ -9,6 +9,8 @@ fn scene() -> Scene {
         external: set(&["eth1", "eth2"]),
         inside: set(&["eth0"]),
         pods: ["10.244.1.2".parse().unwrap(), "10.244.2.2".parse().unwrap()].into(),
+        served: ["203.0.113.10".parse().unwrap()].into(),
+        answered: ["10.0.0.2".parse().unwrap(), "203.0.113.10".parse().unwrap()].into(),
         by_service: false,
         accepts: true,
     }
@@ -174,6 +176,21 @@ fn each_interface_is_judged_by_itself() {
     let both = "-A FORWARD -i eth1 -j ACCEPT\n-A FORWARD -i eth2 -j ACCEPT\n-A FORWARD -o eth+ -j ACCEPT\n";
     let off = Scene { accepts: false, ..scene() };
     assert_eq!(of_filter(&off, &format!(":FORWARD DROP [0:0]\n{both}")), []);
+}
+
+/// docker puts one such rule there for each published container.
+#[test]
+fn what_is_dropped_on_its_way_to_others_is_not_told() {
+    let raw = |rule: &str| {
+        let save = format!("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule} -j DROP\nCOMMIT\n");
+        judged(&scene(), of_save(&save))
+    };
+    assert_eq!(raw("-d 172.17.0.2/32 ! -i docker0"), []);
+    assert_one(&raw("-d 203.0.113.0/24 ! -i docker0"), Level::Fail, &["new connections of Mappings"]);
+    assert_one(&raw("-d 10.0.0.2/32 ! -i docker0"), Level::Warn, &["answers of pods"]);
+    let kept = Scene { answered: [].into(), ..scene() };
+    let save = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 172.17.0.2/32 -j DROP\nCOMMIT\n";
+    assert_one(&judged(&kept, of_save(save)), Level::Warn, &["answers of pods"]);
 }
 
 #[test]
