@@ -119,8 +119,15 @@ pub fn install(vm: &Vm, options: &str) -> String {
     let output = vm.run_for(&format!("{PAYLOAD}/deploy/install.sh {options} 2>&1"), INSTALL);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(matches!(output.status.code(), Some(0 | 4)), "install.sh: {}\n{said}", output.status);
-    let failed: Vec<&str> = said.lines().filter(|l| l.starts_with("FAIL")).collect();
-    assert!(failed.iter().all(|l| l.contains("clock")), "{said}");
+    let mut failed = said.lines().filter(|l| l.starts_with("FAIL"));
+    if !failed.all(|l| l.contains("clock")) {
+        println!("{said}");
+        // An API server that was slow to answer a machine at work is asked again; everything else stays as it is.
+        vm.eventually(
+            "check finds nothing but the clock",
+            "! smartnat-manager check | grep '^FAIL' | grep -v ' clock '",
+        );
+    }
     said
 }
 
