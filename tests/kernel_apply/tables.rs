@@ -28,7 +28,7 @@ fn a_refresh_of_an_unchanged_world_reads_and_writes_nothing() {
         let refreshed = bed.refresh(&plane).await;
         assert!(refreshed.writes.is_empty() && refreshed.repairs.is_empty(), "{refreshed:?}");
         // Four tables of IPv4, three of IPv6, the sets.
-        assert_eq!(refreshed.tool_calls, 9);
+        assert_eq!(refreshed.tool_calls, 8);
         assert_eq!(everything(), before);
     });
 }
