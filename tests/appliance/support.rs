@@ -248,14 +248,14 @@ pub fn await_both_pods(from: &Namespace, address: Ipv4Addr) {
 #[track_caller]
 pub fn open_stream(from: &Namespace, address: Ipv4Addr) -> Stream {
     let to = SocketAddrV4::new(address, 80);
-    from.within(|| Stream::open(to)).unwrap_or_else(|e| panic!("no stream to {to}: {e:?}"))
+    from.within(|| Stream::open_with(to, PATIENCE)).unwrap_or_else(|e| panic!("no stream to {to}: {e:?}"))
 }
 
 /// More bytes come back on it than did until now.
 #[track_caller]
 pub fn assert_goes_on(stream: &Stream) {
     let before = stream.bytes();
-    eventually("the stream goes on", || {
+    eventually_within(PATIENCE, "the stream goes on", || {
         assert_eq!(stream.broken(), None, "the stream was cut after {} bytes", stream.bytes());
         holds(stream.bytes() > before)
     });

@@ -33,9 +33,15 @@ pub struct StreamReport {
 impl Stream {
     /// Connects in the namespace of the calling thread.
     pub fn open(to: SocketAddrV4) -> Result<Stream, Failure> {
-        let mut connection = connect(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), to, SILENCE)?;
-        connection.set_read_timeout(Some(SILENCE))?;
-        connection.set_write_timeout(Some(SILENCE))?;
+        Self::open_with(to, SILENCE)
+    }
+
+    /// As [`Self::open`], for a path that may be away: the connection counts as cut after this much silence. TCP sends again after twice
+    /// the time each time, so it may be silent once more for as long as the path was away.
+    pub fn open_with(to: SocketAddrV4, silence: Duration) -> Result<Stream, Failure> {
+        let mut connection = connect(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), to, silence)?;
+        connection.set_read_timeout(Some(silence))?;
+        connection.set_write_timeout(Some(silence))?;
         let mut greeting = String::new();
         // Nothing follows the greeting until we ask, so the reader's buffer holds no more than it.
         BufReader::new(&connection).read_line(&mut greeting)?;
