@@ -153,25 +153,21 @@ impl Daemon {
         }
         let calls_before = self.tools.calls();
         let result = self.apply(&plan, scope, beat).await;
-        if scope == Scope::Full && self.applier.is_translating() {
+        let mut flows_removed = BTreeMap::new();
+        if self.applier.is_translating() {
             self.nat_hold.hold(&self.tools.own_writers()).await;
             if self.applier.take_nat_damaged() {
                 self.flows.end_unmapped(&plan.flows).await;
             }
+            // Connections that lost their right go, whatever else failed.
+            flows_removed = self.flows.clean().await;
         }
         if let Some(routing) = self.applier.take_written_routing() {
             self.snapshot.wrote(routing);
         }
         match result {
-            Ok(applied) => {
-                let flows = if scope == Scope::Full { self.flows.clean().await } else { BTreeMap::new() };
-                self.succeeded(plan, scope, &applied, flows, begun.elapsed());
-            }
+            Ok(applied) => self.succeeded(plan, scope, &applied, flows_removed, begun.elapsed()),
             Err(error) => {
-                // Connections that lost their right go, whatever else failed.
-                if scope == Scope::Full && self.applier.is_translating() {
-                    self.flows.clean().await;
-                }
                 if self.applier.is_closed() {
                     self.announce();
                 }

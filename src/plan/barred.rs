@@ -8,22 +8,20 @@ use ipnet::{IpNet, Ipv4Net};
 use super::topology::Topology;
 use super::validate::unusable;
 use super::ways::Ways;
-use super::{Backends, InterfaceKind, InterfaceOutcome, ResolvedMapping};
+use super::{Backends, ResolvedMapping};
 use crate::model::{Host, InterfaceName, is_default_route};
 
 /// The addresses that are barred on this box, and why.
 pub struct Barred<'a> {
     topology: &'a Topology,
-    local: HashMap<IpAddr, &'a InterfaceName>,
     broadcasts: HashMap<Ipv4Addr, (Ipv4Net, &'a InterfaceName)>,
-    ways: Ways<'a>,
+    ways: &'a Ways<'a>,
     /// Interfaces that are not inside.
     closed: BTreeSet<&'a InterfaceName>,
 }
 
 impl<'a> Barred<'a> {
-    pub fn of(host: &'a Host, topology: &'a Topology) -> Self {
-        let local = host.addresses().map(|(name, a)| (a.address, name)).collect();
+    pub fn of(host: &'a Host, topology: &'a Topology, ways: &'a Ways<'a>) -> Self {
         let broadcasts = host
             .addresses()
             .filter_map(|(name, a)| match a.subnet() {
@@ -31,9 +29,8 @@ impl<'a> Barred<'a> {
                 _ => None,
             })
             .collect();
-        let is_closed = |i: &&InterfaceOutcome| !matches!(i.kind, InterfaceKind::Gateway | InterfaceKind::Inside);
-        let closed = topology.outcomes.iter().filter(is_closed).map(|i| &i.name).collect();
-        Barred { topology, local, broadcasts, ways: Ways::of(host), closed }
+        let closed = topology.outcomes.iter().filter(|i| !i.kind.is_inside()).map(|i| &i.name).collect();
+        Barred { topology, broadcasts, ways, closed }
     }
 
     /// Why nobody can answer at this address, if so.
@@ -42,7 +39,7 @@ impl<'a> Barred<'a> {
         if let Some(kind) = no_host(v4) {
             return Some(kind.to_owned());
         }
-        if let Some(interface) = self.local.get(&address) {
+        if let Some(interface) = self.topology.held_by(address) {
             return Some(format!("an address of this box, on {interface}"));
         }
         if self.topology.is_local(address) {

@@ -1,9 +1,9 @@
 //! Default routes that are written as many routes: VPN software and routing daemons cut "everything" into pieces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::netset::{NetSet, size};
 use crate::model::{Family, MainRoute, is_default_route};
@@ -12,7 +12,7 @@ use crate::model::{Family, MainRoute, is_default_route};
 const PRIVATE: [&str; 6] =
     ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7"];
 /// What of IPv6 is given out as global unicast.
-const GLOBAL6: &str = "2000::/3";
+const GLOBAL6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3));
 
 /// Family, interface and next hop.
 type Way<'a> = (Family, Option<&'a str>, Option<IpAddr>);
@@ -63,12 +63,11 @@ impl Covered {
 
 fn covered(routes: &[&MainRoute]) -> Covered {
     let set: NetSet = routes.iter().map(|route| route.destination).collect();
-    let Ok(global) = GLOBAL6.parse::<IpNet>() else { return Covered { addresses: 0, all: u128::MAX } };
     if set.iter().any(|net| matches!(net, IpNet::V4(_))) {
         return Covered { addresses: set.iter().map(size).sum(), all: 1 << 32 };
     }
-    let within: u128 = set.within(&global).iter().map(size).sum();
-    Covered { addresses: if set.contains(&global) { size(&global) } else { within }, all: size(&global) }
+    let within: u128 = set.within(&GLOBAL6).iter().map(size).sum();
+    Covered { addresses: if set.contains(&GLOBAL6) { size(&GLOBAL6) } else { within }, all: size(&GLOBAL6) }
 }
 
 #[cfg(test)]

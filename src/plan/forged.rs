@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::compile::LocalMapping;
+use super::notes::bounded;
 use super::topology::Topology;
 
 /// So many sources are named.
@@ -50,13 +51,4 @@ fn why(source: &IpNet, topology: &Topology, cluster: &BTreeSet<IpAddr>) -> Optio
     }
     let named = networks.into_iter().map(|(network, origin)| format!("inside network {network}, {origin}")).collect();
     Some(bounded(named, NAMED_NETWORKS))
-}
-
-fn bounded(mut texts: Vec<String>, max: usize) -> String {
-    let more = texts.len().saturating_sub(max);
-    texts.truncate(max);
-    if more > 0 {
-        texts.push(format!("and {more} more"));
-    }
-    texts.join(", ")
 }

@@ -43,6 +43,7 @@ use crate::ruleset::Dataplane;
 use barred::Barred;
 use compile::LocalMapping;
 use topology::Topology;
+use ways::Ways;
 
 /// What is to be done and what is to be said, as one value.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,8 +78,10 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
     let (config, topology) = classified(config, &world.host, &world.slots);
     let config = &config;
     let mut resolution = resolve(config, objects);
-    let barred = Barred::of(&world.host, &topology);
-    resolution.served.iter_mut().for_each(|mapping| barred.take_out(mapping));
+    let ways = Ways::of(&world.host);
+    let barred = Barred::of(&world.host, &topology, &ways);
+    let is_here = |mapping: &&mut ResolvedMapping| mapping.addresses.iter().any(|a| topology.serving(*a).is_some());
+    resolution.served.iter_mut().filter(is_here).for_each(|mapping| barred.take_out(mapping));
     let (local, pending): (Vec<LocalMapping>, Vec<LocalMapping>) = resolution
         .served
         .iter()
@@ -88,7 +91,7 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
 
     let mut dataplane = compile::host_part(config, &topology);
     let cluster = compile::addresses_of_objects(&topology, objects);
-    compile::add_objects(config, &topology, &world.host, &cluster, &local, &mut dataplane);
+    compile::add_objects(config, &topology, &world.host, &ways, &cluster, &local, &mut dataplane);
 
     let mut mappings: BTreeMap<ObjectKey, MappingOutcome> = BTreeMap::new();
     for l in &local {
@@ -125,7 +128,7 @@ fn classified(config: &BorderConfig, host: &Host, slots: &BTreeMap<InterfaceName
     let mut named = named(config, host);
     let mut topology = Topology::of(&named.config, host, slots);
     for outcome in &mut topology.outcomes {
-        outcome.notes.extend(named.notes.remove(&outcome.name).unwrap_or_default());
+        outcome.notes.extend(named.notes.remove(&outcome.name));
     }
     (named.config, topology)
 }

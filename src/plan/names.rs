@@ -9,7 +9,7 @@ use crate::model::{BorderConfig, Host, InterfaceName};
 pub struct Named {
     pub config: BorderConfig,
     /// By interface: it is named in several ways.
-    pub notes: BTreeMap<InterfaceName, Vec<String>>,
+    pub notes: BTreeMap<InterfaceName, String>,
     /// Setting and name: no interface here is named so.
     pub unknown: BTreeSet<(&'static str, InterfaceName)>,
 }
@@ -25,7 +25,7 @@ pub fn named(config: &BorderConfig, host: &Host) -> Named {
             None => _ = unknown.insert((setting, name.clone())),
         }
     }
-    let notes = written.iter().filter_map(|(interface, names)| Some(((*interface).clone(), vec![several(names)?])));
+    let notes = written.iter().filter_map(|(interface, names)| Some(((*interface).clone(), several(names)?)));
     let notes = notes.collect();
     let config = BorderConfig {
         gateway_interface: kernel_name(host, &config.gateway_interface).clone(),

@@ -16,8 +16,7 @@ impl NetSet {
 
     /// The network that holds an address.
     pub fn covering(&self, address: IpAddr) -> Option<&IpNet> {
-        let behind = self.0.partition_point(|net| net.network() <= address);
-        self.0[..behind].last().filter(|net| net.contains(&address))
+        covering(&self.0, address)
     }
 
     /// Whether one of the networks holds all of another.
@@ -41,6 +40,12 @@ impl NetSet {
         self.contains(net)
             || self.within(net).iter().try_fold(0u128, |sum, own| sum.checked_add(size(own))) == size_of(net)
     }
+}
+
+/// Of networks that are sorted, none within another, the one that holds an address.
+pub fn covering(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
+    let behind = nets.partition_point(|net| net.network() <= address);
+    nets[..behind].last().filter(|net| net.contains(&address))
 }
 
 /// Addresses in a network; of ::/0 one too few.

@@ -38,10 +38,16 @@ pub(super) fn unanswered(ports: Vec<&ResolvedPort>) -> Option<String> {
 fn named(ports: &[&ResolvedPort]) -> Option<String> {
     let barred: BTreeMap<IpAddr, &String> =
         ports.iter().flat_map(|p| &p.barred).map(|(address, why)| (*address, why)).collect();
-    let mut text: Vec<String> =
-        barred.iter().take(MAX_NAMED).map(|(address, why)| format!("{address} ({why})")).collect();
-    if barred.len() > MAX_NAMED {
-        text.push(format!("and {} more", barred.len() - MAX_NAMED));
+    let texts = barred.iter().map(|(address, why)| format!("{address} ({why})")).collect();
+    (!barred.is_empty()).then(|| bounded(texts, MAX_NAMED))
+}
+
+/// The first of some texts, and how many more there are.
+pub(super) fn bounded(mut texts: Vec<String>, max: usize) -> String {
+    let more = texts.len().saturating_sub(max);
+    texts.truncate(max);
+    if more > 0 {
+        texts.push(format!("and {more} more"));
     }
-    (!text.is_empty()).then(|| text.join(", "))
+    texts.join(", ")
 }

@@ -8,7 +8,7 @@ use super::compile::{Handling, LocalMapping};
 use super::topology::Topology;
 use super::{ResolvedMapping, ResolvedPort};
 use super::{notes, unserved};
-use crate::model::{InterfaceName, NeighbourState};
+use crate::model::{InterfaceName, Link, NeighbourState};
 
 /// What is said about one Mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,11 @@ pub enum InterfaceKind {
 }
 
 impl InterfaceKind {
+    /// What comes by it comes from the inside.
+    pub fn is_inside(self) -> bool {
+        matches!(self, InterfaceKind::Gateway | InterfaceKind::Inside)
+    }
+
     /// As people and programs read it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -155,6 +160,12 @@ impl InterfaceOutcome {
             problem: None,
             notes: Vec::new(),
         }
+    }
+
+    /// An interface as its link is.
+    pub(super) fn present(name: &str, kind: InterfaceKind, link: &Link) -> Self {
+        let addresses = link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect();
+        InterfaceOutcome { up: link.up, carrier: link.carrier, addresses, ..Self::down(name, kind) }
     }
 }
 

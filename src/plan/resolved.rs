@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::netset::covering;
 use crate::api::MappingMode;
 use crate::model::{ObjectKey, Protocol};
 
@@ -36,10 +37,7 @@ impl Sources {
     pub fn allows(&self, address: IpAddr) -> bool {
         match self {
             Sources::Everyone => true,
-            Sources::Nets(nets) => {
-                let behind = nets.partition_point(|n| n.network() <= address);
-                nets[..behind].last().is_some_and(|n| n.contains(&address))
-            }
+            Sources::Nets(nets) => covering(nets, address).is_some(),
         }
     }
 }

@@ -18,14 +18,6 @@ pub struct Roles<'a> {
     crossed: BTreeMap<&'a str, BTreeSet<InterfaceName>>,
 }
 
-/// What is said of one interface.
-pub struct Said {
-    pub kind: InterfaceKind,
-    pub above: Vec<InterfaceName>,
-    pub problem: Option<String>,
-    pub notes: Vec<String>,
-}
-
 impl<'a> Roles<'a> {
     /// `kept` are names of external interfaces known from before.
     pub fn of<'k>(config: &'a BorderConfig, host: &'a Host, kept: impl Iterator<Item = &'k InterfaceName>) -> Self {
@@ -69,8 +61,8 @@ impl<'a> Roles<'a> {
     }
 
     /// What is to be said of an interface that has no slot; `slots` are given.
-    pub fn say(&self, name: &str, link: &Link, slots: usize) -> Said {
-        let said = |kind| Said { kind, above: Vec::new(), problem: None, notes: Vec::new() };
+    pub fn say(&self, name: &str, link: &Link, slots: usize) -> InterfaceOutcome {
+        let said = |kind| InterfaceOutcome::present(name, kind, link);
         let renamed = |why: UnusableName| {
             format!(
                 "no rule can name it, so nothing passes it: {why}; give it another name (it is number {} of `ip link`)",
@@ -81,7 +73,11 @@ impl<'a> Roles<'a> {
             let is_gateway = name == self.config.gateway_interface;
             let kind = if is_gateway { InterfaceKind::Gateway } else { InterfaceKind::Inside };
             let problem = unusable(name).map(renamed);
-            return Said { problem, notes: self.stated(name, is_gateway).into_iter().collect(), ..said(kind) };
+            return InterfaceOutcome {
+                problem,
+                notes: self.stated(name, is_gateway).into_iter().collect(),
+                ..said(kind)
+            };
         }
         if self.is_external(name) {
             let full = || {
@@ -91,16 +87,18 @@ impl<'a> Roles<'a> {
                 )
             };
             let problem = unusable(name).map_or_else(full, renamed);
-            return Said { problem: Some(problem), ..said(InterfaceKind::External) };
+            return InterfaceOutcome { problem: Some(problem), ..said(InterfaceKind::External) };
         }
         if let Some(below) = self.above.get(name) {
             let below: Vec<InterfaceName> = below.iter().cloned().collect();
             let problem = Some(above_problem(name, link, &below));
             let notes = self.crossing(name).into_iter().collect();
-            return Said { above: below, problem, notes, ..said(InterfaceKind::AboveExternal) };
+            return InterfaceOutcome { above: below, problem, notes, ..said(InterfaceKind::AboveExternal) };
         }
         match unusable(name) {
-            Some(why) if !self.is_covered(name) => Said { problem: Some(renamed(why)), ..said(InterfaceKind::Closed) },
+            Some(why) if !self.is_covered(name) => {
+                InterfaceOutcome { problem: Some(renamed(why)), ..said(InterfaceKind::Closed) }
+            }
             _ => said(InterfaceKind::Inside),
         }
     }

@@ -28,10 +28,8 @@ pub struct Topology {
     pub inner: Inner,
     pub outcomes: Vec<InterfaceOutcome>,
     pub slots: BTreeMap<InterfaceName, u16>,
-    /// Addresses on which Mappings are served, each with its place in `externals`: thousands of Mappings ask.
-    serving: BTreeMap<IpAddr, usize>,
-    /// As `serving`, of external interfaces that serve nothing.
-    refused: BTreeMap<IpAddr, usize>,
+    /// Addresses of external interfaces, each with a place in `externals`, first that of one that serves: thousands of Mappings ask.
+    places: BTreeMap<IpAddr, usize>,
     local: LocalAddresses,
 }
 
@@ -114,16 +112,7 @@ impl Topology {
             if slots.contains_key(name) {
                 continue;
             }
-            let said = roles.say(name, link, slots.len());
-            outcomes.push(InterfaceOutcome {
-                up: link.up,
-                carrier: link.carrier,
-                addresses: addresses_of(link),
-                above: said.above,
-                problem: said.problem,
-                notes: said.notes,
-                ..InterfaceOutcome::down(name, said.kind)
-            });
+            outcomes.push(roles.say(name, link, slots.len()));
         }
         outcomes.extend(roles.missing());
         if !host.links.contains_key(&config.gateway_interface) {
@@ -136,25 +125,30 @@ impl Topology {
             });
         }
         outcomes.sort_by(|a, b| a.name.cmp(&b.name));
-        let (mut serving, mut refused) = (BTreeMap::new(), BTreeMap::new());
-        for (place, external) in externals.iter().enumerate() {
-            let places = if external.serves() { &mut serving } else { &mut refused };
+        let (serving, refused): (Vec<_>, Vec<_>) = externals.iter().enumerate().partition(|(_, e)| e.serves());
+        let mut places = BTreeMap::new();
+        for (place, external) in serving.into_iter().chain(refused) {
             for address in &external.addresses {
                 places.entry(*address).or_insert(place);
             }
         }
         let above = roles.above().cloned().collect();
         let local = LocalAddresses::of(host);
-        Topology { inside, prefixes, above, externals, inner, outcomes, slots, serving, refused, local }
+        Topology { inside, prefixes, above, externals, inner, outcomes, slots, places, local }
     }
 
     /// The external interface that holds an address and serves Mappings on it.
     pub fn serving(&self, address: IpAddr) -> Option<&External> {
-        if let Some(place) = self.serving.get(&address) {
+        self.external_at(address).filter(|e| e.serves())
+    }
+
+    /// The external interface that holds an address, or has a network that holds it as a local route.
+    fn external_at(&self, address: IpAddr) -> Option<&External> {
+        if let Some(place) = self.places.get(&address) {
             return Some(&self.externals[*place]);
         }
         let (_, interface) = self.local.routes.find(address).filter(|_| !self.local.single.contains_key(&address))?;
-        self.externals.iter().find(|e| e.name == *interface && e.serves())
+        self.externals.iter().find(|e| e.name == *interface)
     }
 
     /// The interface that has an address.
@@ -174,7 +168,7 @@ impl Topology {
 
     /// The external interface that holds an address and serves nothing: its gateway is refused.
     pub fn refused(&self, address: IpAddr) -> Option<&External> {
-        self.refused.get(&address).map(|place| &self.externals[*place])
+        self.external_at(address).filter(|e| !e.serves())
     }
 
     /// Whether an address belongs to this box, as [`Host::is_local`] says: thousands of ports ask.
@@ -232,8 +226,6 @@ fn external(
         host.local_routes.of(name).partition(|net| net.prefix_len() == net.max_prefix_len());
     let routed: Vec<IpNet> = single.iter().chain(&networks).copied().collect();
     let choice = gateway::choose(name, link, wish, &routed, |a| host.is_local(IpAddr::V4(a)));
-    let mut addresses = addresses_of(link);
-    addresses.extend(routed);
     let problem = choice.error.map(|error| format!("gateway refused, no Mapping is served on {name}: {error}"));
     let gateway = choice.gateway;
     let gateway_neighbour = gateway.and_then(|gateway| {
@@ -253,25 +245,17 @@ fn external(
         gateway_on_link: choice.on_link,
         shared,
     };
-    let outcome = InterfaceOutcome {
-        name: name.clone(),
-        kind: InterfaceKind::External,
-        up: link.up,
-        carrier: link.carrier,
-        addresses,
+    let mut outcome = InterfaceOutcome {
         slot: Some(slot),
         table: Some(table),
         gateway: gateway.map(IpAddr::V4),
         gateway_neighbour,
-        above: Vec::new(),
         problem,
         notes: choice.notes,
+        ..InterfaceOutcome::present(name, InterfaceKind::External, link)
     };
+    outcome.addresses.extend(routed);
     (external, outcome)
-}
-
-fn addresses_of(link: &crate::model::Link) -> Vec<IpNet> {
-    link.addresses.iter().filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
 }
 
 /// Subnets of inside interfaces. A single address on a dummy interface (kube-ipvs0 holds Service addresses so) shares no link with anybody.

@@ -57,7 +57,7 @@ pub(super) fn evaluate(plan: &Plan, facts: &Facts) -> Vec<Finding> {
             continue;
         }
         let kind = plan.interfaces.iter().find(|i| i.name == bridge.name).map(|i| i.kind);
-        if matches!(kind, Some(InterfaceKind::Inside | InterfaceKind::Gateway)) {
+        if kind.is_some_and(InterfaceKind::is_inside) {
             let what =
                 format!("frames that cross {} meet iptables; it is inside, so the border lets them pass", bridge.name);
             findings.push(Finding::ok(GROUP, what));

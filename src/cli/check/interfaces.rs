@@ -23,11 +23,7 @@ pub(super) fn evaluate(config: &BorderConfig, host: &Host, plan: &Plan) -> Vec<F
         ("SNCTRLR_GW_ADDRESS_OFFSET", config.gateway_offsets.names().collect()),
     ];
     for (setting, names) in routed {
-        let inside = |name: &&InterfaceName| {
-            plan.interfaces
-                .iter()
-                .any(|i| i.name == **name && matches!(i.kind, InterfaceKind::Gateway | InterfaceKind::Inside))
-        };
+        let inside = |name: &&InterfaceName| plan.interfaces.iter().any(|i| i.name == **name && i.kind.is_inside());
         findings.extend(names.into_iter().filter(inside).map(|name| {
             Finding::warn(
                 GROUP,

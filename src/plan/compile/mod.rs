@@ -21,6 +21,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::netset::NetSet;
 use super::topology::Topology;
+use super::ways::Ways;
 use super::{ResolvedMapping, Sources};
 use crate::model::{BorderConfig, Family, Host, InterfaceName, MarkLayout, Objects};
 use crate::ruleset::{
@@ -151,6 +152,7 @@ pub fn add_objects(
     config: &BorderConfig,
     topology: &Topology,
     host: &Host,
+    ways: &Ways,
     cluster: &BTreeSet<IpAddr>,
     mappings: &[LocalMapping],
     dataplane: &mut Dataplane,
@@ -160,7 +162,7 @@ pub fn add_objects(
     let mut nat = TableRules::default();
     dispatch::compile(&context, mappings, &mut nat, dataplane);
     egress::compile(&context, mappings, &mut nat, dataplane);
-    forwarding::compile(topology, host, mappings, dataplane);
+    forwarding::compile(topology, host, ways, mappings, dataplane);
     dataplane.tables.insert((Family::Ipv4, Table::Nat), nat);
 }
 

@@ -29,14 +29,14 @@ pub fn uids(listing: &Listing) -> BTreeSet<&Arc<str>> {
 
 /// What a slice says of its addresses: each with its ports, and whether it serves.
 pub fn listed(slice: &EndpointSlice) -> impl Iterator<Item = (IpAddr, u16, &Uid, bool)> {
-    let ports = if slice.ports.is_empty() { vec![0] } else { slice.ports.iter().map(|p| p.port).collect() };
+    let ports = || slice.ports.iter().map(|p| p.port).chain(slice.ports.is_empty().then_some(0));
     slice.endpoints.iter().flat_map(move |endpoint| {
-        let ports = ports.clone();
-        let each = move |address: &IpAddr| {
+        let serves = endpoint.ready || endpoint.serving;
+        let at = move |address: &IpAddr| {
             let address = *address;
-            ports.clone().into_iter().map(move |p| (address, p, &endpoint.uid, endpoint.ready || endpoint.serving))
+            ports().map(move |port| (address, port, &endpoint.uid, serves))
         };
-        endpoint.addresses.iter().flat_map(each)
+        endpoint.addresses.iter().flat_map(at)
     })
 }
 

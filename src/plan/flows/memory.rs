@@ -1,3 +1,4 @@
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::identity::{self, Newcomer};
 use super::service::{Look, ServiceMemory, Sight};
 use super::targets::{Asked, FlowTarget, FlowTargets, Leads};
-use super::{Flow, FlowEndpoint, FlowPolicy, Servers};
+use super::{Flow, FlowEndpoint, FlowPolicy, Servers, Strangers};
 use crate::api::MappingMode;
 use crate::model::{Endpoint, ObjectKey, Objects, Protocol, ServiceType};
 
@@ -26,9 +27,9 @@ pub struct FlowMemory {
     asked: BTreeMap<Arc<Asked>, AskedMemory>,
     endpoints: BTreeMap<Endpoint, EndpointMemory>,
     /// Addresses that Services have begun to name since the first snapshot; kept for the grace time.
-    since_start: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    since_start: Arc<BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
     /// Where the last look found another pod.
-    replaced: BTreeSet<(ObjectKey, IpAddr)>,
+    replaced: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
     policy: FlowPolicy,
     due: Option<Instant>,
 }
@@ -56,8 +57,8 @@ impl FlowMemory {
             services: BTreeMap::new(),
             asked: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            since_start: BTreeMap::new(),
-            replaced: BTreeSet::new(),
+            since_start: Arc::default(),
+            replaced: BTreeMap::new(),
             policy: FlowPolicy::default(),
             due: None,
         }
@@ -77,7 +78,7 @@ impl FlowMemory {
         self.look_at_services(targets, objects, &newcomers, now);
         let asked_before = self.look_at_asked(targets);
         self.look_at_endpoints(targets, &asked_before, first);
-        self.since_start = if settling { self.with(newcomers) } else { BTreeMap::new() };
+        self.add_newcomers(newcomers, settling);
         self.policy = self.policy_of(targets, settling);
         let due = self.services.values().filter_map(|s| s.due(self.grace));
         self.due = due.chain(settling.then(|| began + self.grace)).min();
@@ -100,8 +101,8 @@ impl FlowMemory {
 
     /// Whether the last look found another pod at the flow's server. Flows that begin afterwards are that pod's own.
     pub fn is_replaced(&self, flow: &Flow) -> bool {
-        let service = self.endpoints.get(&flow.endpoint()).map(|e| e.asked.service.clone());
-        service.is_some_and(|service| self.replaced.contains(&(service, flow.server.ip())))
+        let replaced = self.endpoints.get(&flow.endpoint()).and_then(|e| self.replaced.get(&e.asked.service));
+        replaced.is_some_and(|addresses| addresses.contains(&flow.server.ip()))
     }
 
     /// How many pods it holds.
@@ -120,12 +121,15 @@ impl FlowMemory {
         let sights = sights(targets, objects);
         self.services.retain(|key, _| sights.contains_key(key));
         let look = Look { now, grace: self.grace, newcomers };
+        let held: LazyCell<BTreeSet<IpAddr>, _> =
+            LazyCell::new(|| objects.services.values().flat_map(|s| &s.cluster_ips).copied().collect());
         for (key, sight) in &sights {
             let service = self.services.entry(key.clone()).or_default();
             let replaced = service.look(key, sight, &look);
-            self.replaced.extend(replaced.into_iter().map(|address| (key.clone(), address)));
+            if !replaced.is_empty() {
+                self.replaced.insert(key.clone(), replaced.into_iter().collect());
+            }
             if service.has_missing_vips() {
-                let held: BTreeSet<IpAddr> = objects.services.values().flat_map(|s| s.cluster_ips.clone()).collect();
                 service.give_up_vips(|vip| held.contains(&vip));
             }
         }
@@ -169,12 +173,15 @@ impl FlowMemory {
         }
     }
 
-    fn with(&mut self, newcomers: BTreeMap<IpAddr, BTreeSet<Newcomer>>) -> BTreeMap<IpAddr, BTreeSet<ObjectKey>> {
-        let mut all = std::mem::take(&mut self.since_start);
-        for (address, new) in newcomers {
-            all.entry(address).or_default().extend(new.into_iter().map(|n| n.service));
+    fn add_newcomers(&mut self, newcomers: BTreeMap<IpAddr, BTreeSet<Newcomer>>, settling: bool) {
+        if !settling {
+            self.since_start = Arc::default();
+        } else if !newcomers.is_empty() {
+            let all = Arc::make_mut(&mut self.since_start);
+            for (address, new) in newcomers {
+                all.entry(address).or_default().extend(new.into_iter().map(|n| n.service));
+            }
         }
-        all
     }
 
     fn policy_of(&self, targets: &FlowTargets, settling: bool) -> FlowPolicy {
@@ -205,7 +212,8 @@ impl FlowMemory {
                 if asked.mode == MappingMode::Service {
                     addresses.extend(service.vips());
                 }
-                let all_but = settling.then(|| self.strangers_to(&asked.service));
+                let named = || Arc::clone(&self.since_start);
+                let all_but = settling.then(|| Strangers { to: asked.service.clone(), named: named() });
                 Servers { sockets: BTreeSet::new(), addresses, all_but }
             }
             // UDP has no end of its own: it follows where its pod no longer serves.
@@ -235,12 +243,6 @@ impl FlowMemory {
             unfit.extend(service.vips());
         }
         unfit
-    }
-
-    /// Addresses that other Services have begun to name since the first snapshot.
-    fn strangers_to(&self, service: &ObjectKey) -> BTreeSet<IpAddr> {
-        let named_elsewhere = |services: &BTreeSet<ObjectKey>| services.iter().any(|s| s != service);
-        self.since_start.iter().filter(|(_, services)| named_elsewhere(services)).map(|(a, _)| *a).collect()
     }
 }
 

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Sources;
-use crate::model::{Endpoint, Protocol};
+use crate::model::{Endpoint, ObjectKey, Protocol};
 
 /// Which established flows that came through a Mapping may go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,15 +40,29 @@ pub struct Servers {
     pub sockets: BTreeSet<SocketAddr>,
     /// On any port: the number may have been another one when the flow began.
     pub addresses: BTreeSet<IpAddr>,
-    /// Every other server too, but for these: what was there before this program started is not known.
-    pub all_but: Option<BTreeSet<IpAddr>>,
+    /// Every other server too, but for strangers: what was there before this program started is not known.
+    pub all_but: Option<Strangers>,
+}
+
+/// Addresses that other Services have begun to name since the first snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strangers {
+    to: ObjectKey,
+    /// Shared by all Services.
+    named: Arc<BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
+}
+
+impl Strangers {
+    fn contains(&self, address: IpAddr) -> bool {
+        self.named.get(&address).is_some_and(|services| services.iter().any(|service| *service != self.to))
+    }
 }
 
 impl Servers {
     fn may_go_on(&self, server: &SocketAddr) -> bool {
         self.sockets.contains(server)
             || self.addresses.contains(&server.ip())
-            || self.all_but.as_ref().is_some_and(|strangers| !strangers.contains(&server.ip()))
+            || self.all_but.as_ref().is_some_and(|strangers| !strangers.contains(server.ip()))
     }
 }
 
