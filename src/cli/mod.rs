@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::daemon::{self, DaemonError};
 use crate::error_chain;
-use crate::model::printable_lines;
+use crate::model::{printable_json, printable_lines};
 use crate::report::logging::{self, Verbosity};
 use crate::settings::{FILE_VARIABLE, SettingsArgs, SettingsError, SettingsFile, SettingsFileError};
 
@@ -224,7 +224,15 @@ fn listen(kind: SignalKind) -> Result<Signal, CliError> {
 /// Writes to stdout. A reader that closed the pipe (`| head`) has seen enough.
 fn say(text: &str) -> Result<(), CliError> {
     // Names and messages come from others: none of them moves the cursor of whoever reads.
-    let text = printable_lines(text);
+    write(&printable_lines(text))
+}
+
+/// As [`say`], for programs.
+fn say_json(document: &serde_json::Value) -> Result<(), CliError> {
+    write(&printable_json(&format!("{document:#}\n")))
+}
+
+fn write(text: &str) -> Result<(), CliError> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::failed("stdout cannot be written", e)),
         _ => Ok(()),
@@ -250,6 +258,14 @@ mod tests {
         }
         let cli = Cli::try_parse_from(["smartnat-manager", "plan", "--gw-address-offset", "-1", "--diff"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Plan(_))));
+    }
+
+    #[test]
+    fn json_with_names_of_others_is_json_and_moves_no_cursor() {
+        let document = serde_json::json!({ "name": "e\u{7f}\u{9b}\u{202e}\u{1b}\n\"", "list": [1, 2] });
+        let printed = printable_json(&format!("{document:#}\n"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), document);
+        assert!(printed.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{printed:?}");
     }
 
     #[test]

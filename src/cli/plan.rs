@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::view::{View, print_changes};
 use super::world::{self, HostArgs};
-use super::{Answer, CliError, print, say};
+use super::{Answer, CliError, print, say, say_json};
 use crate::apply::{self, Tools};
 use crate::plan;
 use crate::settings::Settings;
@@ -30,10 +30,10 @@ pub(super) async fn run(settings: Settings, args: PlanArgs) -> Result<Answer, Cl
     let world = world::world(&settings, &args.host).await?;
     let plan = plan::plan(&settings.border, &world);
     if !args.diff {
-        say(&match args.output {
-            Output::Text => print::text(&plan, world.objects.is_some()),
-            Output::Json => format!("{:#}\n", print::json(&plan)),
-        })?;
+        match args.output {
+            Output::Text => say(&print::text(&plan, world.objects.is_some()))?,
+            Output::Json => say_json(&print::json(&plan))?,
+        }
         return Ok(Answer::Done);
     }
     let held = apply::held(&Tools::new(settings.tool_timeout))
@@ -41,12 +41,10 @@ pub(super) async fn run(settings: Settings, args: PlanArgs) -> Result<Answer, Cl
         .map_err(|e| CliError::failed("what is programmed cannot be read back", e))?;
     let held = View::of_held(&held, &world.host, &plan.dataplane.sysctls);
     let changes = held.changes_to(&View::of(&plan.dataplane));
-    say(&match args.output {
-        Output::Text if changes.is_empty() => {
-            "Everything planned is programmed, and nothing else of ours.\n".to_owned()
-        }
-        Output::Text => print_changes(&changes),
-        Output::Json => format!("{:#}\n", json!({ "changes": changes })),
-    })?;
+    match args.output {
+        Output::Text if changes.is_empty() => say("Everything planned is programmed, and nothing else of ours.\n")?,
+        Output::Text => say(&print_changes(&changes))?,
+        Output::Json => say_json(&json!({ "changes": changes }))?,
+    }
     Ok(if changes.is_empty() { Answer::Done } else { Answer::No })
 }

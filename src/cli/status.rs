@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::table::table;
-use super::{Answer, CliError, http, say};
+use super::{Answer, CliError, http, say, say_json};
 use crate::model::printable;
 use crate::settings::{LocalSettings, MonitorAddress};
 
@@ -26,7 +26,11 @@ pub(super) async fn run(settings: LocalSettings, args: StatusArgs) -> Result<Ans
     let document: Value = serde_json::from_str(&body).map_err(|e| {
         CliError::failed(format!("what http://{address}/status answers is no JSON; is it SmartNat?"), e)
     })?;
-    say(&if args.json { format!("{document:#}\n") } else { text(&document) })?;
+    if args.json {
+        say_json(&document)?
+    } else {
+        say(&text(&document))?
+    }
     Ok(Answer::Done)
 }
 
@@ -123,18 +127,16 @@ fn text(d: &Value) -> String {
             string(why),
         ]
     });
-    let notes: Vec<String> = d["interfaces"].as_array().into_iter().flatten().flat_map(notes).collect();
-    for (header, rows) in [
-        (&["SOURCE", "STATE", "SINCE", "REASON"][..], sources),
-        (&["INTERFACE", "KIND", "LINK", "ADDRESSES", "GATEWAY", "NEIGHBOUR", "PROBLEM"][..], interfaces),
-        (&["MAPPING", "ACCEPTED", "PROGRAMMED", "REASON", "ADDRESSES", "ENDPOINTS", "MESSAGE"][..], mappings),
+    let notes: String = d["interfaces"].as_array().into_iter().flatten().flat_map(notes).collect();
+    for (header, rows, below) in [
+        (&["SOURCE", "STATE", "SINCE", "REASON"][..], sources, ""),
+        (&["INTERFACE", "KIND", "LINK", "ADDRESSES", "GATEWAY", "NEIGHBOUR", "PROBLEM"][..], interfaces, &notes),
+        (&["MAPPING", "ACCEPTED", "PROGRAMMED", "REASON", "ADDRESSES", "ENDPOINTS", "MESSAGE"][..], mappings, ""),
     ] {
         if !rows.is_empty() {
             let _ = write!(out, "\n{}", table(header, &rows));
         }
-        if header[0] == "INTERFACE" {
-            out += &notes.concat();
-        }
+        out += below;
     }
     out
 }

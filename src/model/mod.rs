@@ -16,7 +16,8 @@ pub use config::{
 pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use local::LocalRoutes;
 pub use name::{
-    MAX_INTERFACE_NAME, UnusableName, check_interface_name, name_of_bytes, printable, printable_lines, shell_word,
+    MAX_ALTNAME, MAX_INTERFACE_NAME, UnusableName, check_interface_name, is_hidden, name_of_bytes, printable,
+    printable_json, printable_lines, shell_word,
 };
 pub use net::{Endpoint, Family, InterfaceName, Protocol, host_net, is_default_route};
 pub use objects::{

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 /// IFNAMSIZ without the terminator.
 pub const MAX_INTERFACE_NAME: usize = 15;
+/// ALTIFNAMSIZ without the terminator.
+pub const MAX_ALTNAME: usize = 127;
 
 /// Why an interface cannot be named in a rule: nothing that iptables-restore reads means this interface and no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +89,18 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
+/// A JSON document without hidden characters as such: JSON has an escape of its own for them. Line breaks stay: none is within a string.
+pub fn printable_json(document: &str) -> String {
+    document.chars().fold(String::with_capacity(document.len()), |mut out, c| {
+        match is_hidden(c) && c != '\n' {
+            // All of them lie in the plane that four digits name. Writing to a String cannot fail.
+            true => _ = write!(out, "\\u{:04x}", u32::from(c)),
+            false => out.push(c),
+        }
+        out
+    })
+}
+
 fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         match hidden(c) {
@@ -98,14 +112,15 @@ fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> String {
 }
 
 /// Control characters, and those that turn the order of reading or have no width.
-fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// One word of a shell command that is shown as a remedy.
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '%' | '+' | ',');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '%' | '+' | ',' | '=');
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::BadSetting;
-use crate::model::check_interface_name;
+use crate::model::{MAX_ALTNAME, check_interface_name};
 
 /// Collects what is wrong while values are read one after the other.
 #[derive(Default)]
@@ -112,9 +112,9 @@ pub(super) fn interface_name(text: &str) -> Result<String, Complaint> {
 /// The name of one interface: the kernel's or an altname, which has up to 127 bytes (ALTIFNAMSIZ - 1).
 pub(super) fn interface_or_altname(text: &str) -> Result<String, Complaint> {
     const REMEDY: &str = "name an interface as `ip link` shows it, for example eth0, or by an altname that it shows";
-    if text.len() > 127 {
+    if text.len() > MAX_ALTNAME {
         return Err(Complaint::new(
-            format!("it has {} bytes, and names of interfaces have at most 15, altnames 127", text.len()),
+            format!("it has {} bytes, and names of interfaces have at most 15, altnames {MAX_ALTNAME}", text.len()),
             REMEDY,
         ));
     }

@@ -10,12 +10,10 @@ use serde_saphyr::Spanned;
 
 use super::Position;
 use super::yaml;
-use crate::model::{Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, MainRoute};
+use crate::model::{
+    Family, Host, InterfaceAddress, InterfaceName, Link, LinkStack, MAX_ALTNAME, MAX_INTERFACE_NAME, MainRoute,
+};
 
-/// IFNAMSIZ without the terminator.
-const MAX_INTERFACE_NAME: usize = 15;
-/// ALTIFNAMSIZ without the terminator.
-const MAX_ALTNAME: usize = 127;
 const LOOPBACK: &str = "lo";
 const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK_MTU: u32 = 65_536;

@@ -15,8 +15,9 @@ use change::{Change, Held, TableState};
 pub use listing::{HookState, Listing};
 pub(super) use native::spelled;
 use reader::Reader;
-pub use reader::Trouble;
+pub use reader::{Trouble, is_of_nft};
 use spelling::Spelling;
+pub(crate) use words::words;
 pub(super) use words::{readable, unquoted_words};
 
 use super::Scope;

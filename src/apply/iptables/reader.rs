@@ -87,11 +87,10 @@ impl Reader {
             }
             Err(error) => error,
         };
-        let ToolError::Failed { stderr, .. } = &error else { return Err(Trouble::Look(error)) };
-        if !is_of_nft(stderr) {
-            return Err(Trouble::Look(error));
-        }
-        let said = stderr.clone();
+        let said = match &error {
+            ToolError::Failed { stderr, .. } if is_of_nft(&error) => stderr.clone(),
+            _ => return Err(Trouble::Look(error)),
+        };
         let is_new = !self.is_native(key);
         let memory = self.native.entry(key).or_default();
         let read = self.nft.table(&TableName::of_iptables(family, table)).await;
@@ -155,6 +154,6 @@ impl Reader {
 
 /// Whether the iptables that failed is the one whose tables nft reads. It has many words for what it cannot read ("incompatible",
 /// "unknown payload offset", "Parsing nftables rule failed"); where the trouble is another one, nft fails, too.
-fn is_of_nft(stderr: &str) -> bool {
-    stderr.contains("(nf_tables)")
+pub fn is_of_nft(error: &ToolError) -> bool {
+    matches!(error, ToolError::Failed { stderr, .. } if stderr.contains("(nf_tables)"))
 }

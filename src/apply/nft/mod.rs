@@ -32,6 +32,17 @@ pub enum NftError {
     Name(String),
 }
 
+impl NftError {
+    /// What helps whoever asked by hand.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            NftError::Missing => "apt-get install nftables",
+            NftError::Name(_) => "look at nft list ruleset",
+            NftError::Tool(_) | NftError::Json { .. } => "run it as root",
+        }
+    }
+}
+
 /// The tables whose chains the kernel does not ask, by the kernel itself: the JSON of nft 1.0.6 tells flags wrongly.
 pub async fn dormant() -> io::Result<BTreeSet<TableName>> {
     let tables = match nf_tables().await {
@@ -114,7 +125,7 @@ fn json(command: &[&str], source: serde_json::Error) -> NftError {
 }
 
 /// A name that nft reads as a name. The kernel takes any text, by netlink.
-fn named(name: &str) -> Result<&str, NftError> {
+pub fn named(name: &str) -> Result<&str, NftError> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
     let fits = name.starts_with(first) && name.chars().all(rest);

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::{Finding, Level};
 use crate::cli::foreign::packet::{DNAT, Kind, Lane, MANGLE, Mapped, SNAT, Scene};
 use crate::cli::foreign::rule::{Base, Effect, Origin, Table};
-use crate::cli::foreign::walk::{Event, What, walk};
+use crate::cli::foreign::walk::{Event, walk};
 use crate::cli::foreign::{Foreign, Unread};
 
 const GROUP: &str = "foreign";
@@ -52,8 +52,7 @@ struct Hit<'a> {
     kind: Kind,
     /// The client's interface.
     external: Option<&'a str>,
-    effect: Effect,
-    event: Event,
+    event: Event<'a>,
 }
 
 fn of_chain(scene: &Scene, table: &Table, chain: &str, base: &Base) -> Vec<Finding> {
@@ -62,16 +61,15 @@ fn of_chain(scene: &Scene, table: &Table, chain: &str, base: &Base) -> Vec<Findi
     for kind in kinds(scene, table, base) {
         for lane in &lanes {
             for event in walk(table, chain, Mapped { scene, lane: *lane, kind: *kind, base }) {
-                let What::Effect(effect) = event.what else { continue };
-                if matters(effect, table, base, &event) {
-                    hits.push(Hit { kind: *kind, external: lane.external, effect, event });
+                if matters(table, base, &event) {
+                    hits.push(Hit { kind: *kind, external: lane.external, event });
                 }
             }
         }
     }
     let mut findings = Vec::new();
     for group in [Group::Stops, Group::Untracked, Group::Diverts, Group::Source, Group::Offload] {
-        let of_group: Vec<&Hit> = hits.iter().filter(|h| Group::of(h.effect) == group).collect();
+        let of_group: Vec<&Hit> = hits.iter().filter(|h| Group::of(h.event.effect) == group).collect();
         let sure: Vec<&Hit> = of_group.iter().copied().filter(|h| h.event.certain).collect();
         let told = if sure.is_empty() { &of_group } else { &sure };
         if !told.is_empty() {
@@ -82,10 +80,10 @@ fn of_chain(scene: &Scene, table: &Table, chain: &str, base: &Base) -> Vec<Findi
 }
 
 /// Whether an effect at this place touches what SmartNat does.
-fn matters(effect: Effect, table: &Table, base: &Base, event: &Event) -> bool {
+fn matters(table: &Table, base: &Base, event: &Event) -> bool {
     // kube-proxy's own rules meet its own addresses; how it runs is told in its group.
     let of_kube_proxy = (event.chain.starts_with("KUBE-") || table.name == "kube-proxy") && !event.certain;
-    match effect {
+    match event.effect {
         _ if of_kube_proxy => false,
         Effect::TranslateDestination => {
             base.hook == "prerouting" && (base.priority < DNAT || (base.priority == DNAT && event.certain))
@@ -136,7 +134,7 @@ fn finding(
     hits: &[&Hit<'_>],
     certain: bool,
 ) -> Finding {
-    let rules: BTreeSet<(&str, &str)> = hits.iter().map(|h| (h.event.chain.as_str(), h.event.text.as_str())).collect();
+    let rules: BTreeSet<(&str, &str)> = hits.iter().map(|h| (h.event.chain, h.event.text)).collect();
     let mut by: Vec<String> = rules
         .iter()
         .take(SHOWN)

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Finding;
 use super::gather::{Gather, Ran};
 use crate::cli::foreign::Foreign;
+use crate::cli::foreign::bits::number;
 use crate::cli::foreign::packet::{CONNTRACK, DNAT, MANGLE, SNAT};
 use crate::cli::foreign::rule::{Action, Base, Condition, MarkWrite, Origin, Rule, Step, Table};
 use crate::model::MarkLayout;
@@ -199,15 +200,6 @@ fn broken(marks: MarkLayout, write: MarkWrite, base: &Base) -> Vec<String> {
         broken.push(format!("0x{:x} set, packets are masqueraded that should not be", marks.masquerade()));
     }
     broken
-}
-
-/// Hexadecimal or decimal; something else counts as all bits, to be on the safe side.
-fn number(text: &str) -> u32 {
-    match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => text.parse(),
-    }
-    .unwrap_or(u32::MAX)
 }
 
 /// Foreign policy rules of `ip -json rule` that ask for marks with bits of `mask` set. One that asks for none of them takes no packet

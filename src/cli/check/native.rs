@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Finding;
+use crate::apply::iptables::is_of_nft;
 use crate::apply::nft::{self, Base, Nft, NftChain, NftError, NftRule, Statement, TableName, Verdict};
 use crate::apply::{ToolError, Tools};
 use crate::error_chain;
@@ -20,8 +21,8 @@ struct Unread {
     name: TableName,
     /// What iptables said.
     said: String,
-    /// The rules that it has no words for, as far as can be told.
-    rules: Result<Vec<Native>, NftError>,
+    /// The rules that it has no words for, as far as can be told; `None` without nft.
+    rules: Option<Vec<Native>>,
 }
 
 struct Native {
@@ -56,16 +57,25 @@ async fn gather(tools: &Tools) -> Facts {
         let name = TableName::of_iptables(family, table);
         match tools.list_table(family, table).await {
             Ok(_) => {}
-            Err(ToolError::Failed { stderr, .. }) if stderr.contains("(nf_tables)") => {
-                let rules = natives(tools, &nft, family, &name).await;
-                unread.push(Unread { name, said: stderr.replace('\n', " "), rules });
-            }
+            Err(error) if is_of_nft(&error) => match natives(tools, &nft, family, &name).await {
+                Ok(rules) => unread.push(Unread { name, said: said(&error), rules: Some(rules) }),
+                Err(NftError::Missing) => unread.push(Unread { name, said: said(&error), rules: None }),
+                // Where the trouble is another one, nft fails, too.
+                Err(also) => failed.push((name, format!("{}; {}", error_chain(&error), error_chain(&also)))),
+            },
             // A missing iptables is told among the tools.
             Err(ToolError::Start { .. }) => {}
             Err(error) => failed.push((name, error_chain(&error))),
         }
     }
     Facts { unread, failed, dormant: dormant().await, chains: nft.chains().await }
+}
+
+fn said(error: &ToolError) -> String {
+    match error {
+        ToolError::Failed { stderr, .. } => stderr.replace('\n', " "),
+        other => error_chain(other),
+    }
 }
 
 /// Tables of iptables.
@@ -123,7 +133,7 @@ fn evaluate(facts: &Facts) -> Vec<Finding> {
         Finding::fail(
             GROUP,
             format!("table {name} cannot be read: {why}"),
-            "see what the tool says; nothing is known of the table",
+            "see what the tool says (run check as root); nothing is known of the table",
         )
     }));
     match &facts.dormant {
@@ -145,7 +155,7 @@ fn evaluate(facts: &Facts) -> Vec<Finding> {
         Err(error) => findings.push(Finding::warn(
             GROUP,
             format!("whether chains of iptables' tables were made otherwise was not seen: {}", error_chain(error)),
-            INSTALL,
+            error.remedy(),
         )),
     }
     if findings.is_empty() {
@@ -158,22 +168,20 @@ fn unread(table: &Unread) -> Finding {
     let name = &table.name;
     let begin = format!("iptables cannot read table {name} ({})", table.said);
     match &table.rules {
-        Ok(rules) if rules.is_empty() => Finding::fail(
+        Some(rules) if rules.is_empty() => Finding::fail(
             GROUP,
             format!("{begin}; which rule it has no words for cannot be told"),
             format!("nft -a list table {name}; delete what nft wrote there, and write it into a table of its own"),
         ),
-        Ok(rules) => {
+        Some(rules) => {
             let shown = rules.iter().take(SHOWN);
             let texts: Vec<_> =
                 shown.clone().map(|r| format!("`{}` in chain {}", r.text, printable(&r.chain))).collect();
             let more = rules.len().saturating_sub(SHOWN);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             // The kernel takes any text for a name; a command is given only where the name can be nothing else in it.
-            let plain =
-                |r: &&Native| r.chain.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
             let deletes: Vec<_> = shown
-                .map(|r| match plain(&r) {
+                .map(|r| match nft::named(&r.chain).is_ok() {
                     true => format!("nft delete rule {name} {} handle {}", r.chain, r.handle),
                     false => format!("delete the rule with handle {} of table {name}", r.handle),
                 })
@@ -184,9 +192,12 @@ fn unread(table: &Unread) -> Finding {
                 format!("{} (write such rules into a table of their own)", deletes.join("; ")),
             )
         }
-        Err(error) => Finding::fail(
+        None => Finding::fail(
             GROUP,
-            format!("{begin}; the rule that it has no words for was not looked for: {}", error_chain(error)),
+            format!(
+                "{begin}; the rule that it has no words for was not looked for: {}",
+                error_chain(&NftError::Missing)
+            ),
             INSTALL,
         ),
     }

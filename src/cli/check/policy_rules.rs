@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Finding;
 use crate::cli::foreign::policy::{Kind, Takes, keeps, takes};
 use crate::error_chain;
-use crate::model::{Host, MarkLayout};
+use crate::model::{Host, MarkLayout, shell_word};
 use crate::plan::{InterfaceKind, Plan};
 use crate::ruleset::ownership::{PRIORITY_BEHIND, PRIORITY_FROM, PRIORITY_MARK, PRIORITY_OUTSIDE};
 use crate::ruleset::{LOCAL_TABLE, MAIN_PRIORITY, MAIN_TABLE};
@@ -99,8 +99,7 @@ impl Traffic {
 
     /// What a rule leads to the main table, as the plan has it, is not open to the rules behind it.
     fn leave_out(&mut self, rule: &ForeignRule, foreign: &ForeignRules) {
-        let between = PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND;
-        if rule.action == ForeignAction::Lookup(MAIN_TABLE) && !between.contains(&rule.priority) {
+        if rule.action == ForeignAction::Lookup(MAIN_TABLE) && !PASSED_OVER.contains(&rule.priority) {
             for (input, pods) in &mut self.open {
                 pods.retain(|pod| from_client(rule, foreign, input, &[*pod].into()) != Takes::All);
             }
@@ -112,6 +111,9 @@ fn from_client(rule: &ForeignRule, foreign: &ForeignRules, input: &[String], pod
     let kind = Kind { marks: &[0], from: None, to: Some(pods), input, output: &NO_OUTPUT };
     takes(rule, &kind).min(keeps(rule, foreign, Some(pods), MAIN_PRIORITY))
 }
+
+/// Between our goto and its target no packet from outside comes by.
+const PASSED_OVER: std::ops::Range<u32> = PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND;
 
 /// What arrives has no interface yet by which it leaves.
 static NO_OUTPUT: [String; 1] = [String::new()];
@@ -142,9 +144,7 @@ fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Optio
     }
     // The main table is where they belong; a refusal of what main would route is caught all the same.
     let mut requests = Takes::No;
-    // Between our goto and its target no packet from outside comes by.
-    let between = PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND;
-    if rule.action != ForeignAction::Lookup(MAIN_TABLE) && !between.contains(&rule.priority) {
+    if rule.action != ForeignAction::Lookup(MAIN_TABLE) && !PASSED_OVER.contains(&rule.priority) {
         requests = traffic.requests(rule, foreign);
         add(requests, "packets from clients to pods, whose way the plan takes from the main table");
     }
@@ -167,7 +167,7 @@ fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Optio
     // The place ahead of the target of our goto is passed over.
     if requests != Takes::No && rule.priority > 1 && rule.priority != PRIORITY_BEHIND {
         let ahead = rule.priority - 1;
-        let add = |name: &String| format!("ip rule add pref {ahead} iif {name} lookup main");
+        let add = |name: &String| format!("ip rule add pref {ahead} iif {} lookup main", shell_word(name));
         let rules: Vec<String> = traffic.externals.iter().map(add).collect();
         remedy += &format!("; for packets from clients this goes ahead of it: `{}`", rules.join("; "));
     }
@@ -176,7 +176,7 @@ fn judge(rule: &ForeignRule, foreign: &ForeignRules, traffic: &Traffic) -> Optio
 
 /// A rule that our goto for packets from outside passes over.
 fn passed_over(rule: &ForeignRule, traffic: &Traffic) -> Option<Finding> {
-    let between = (PRIORITY_OUTSIDE + 1..PRIORITY_BEHIND).contains(&rule.priority);
+    let between = PASSED_OVER.contains(&rule.priority);
     let outside = rule.input.as_ref().is_none_or(|name| traffic.externals.contains(name));
     if !between || !outside || traffic.externals.is_empty() || rule.action == ForeignAction::Nop {
         return None;

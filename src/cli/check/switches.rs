@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use crate::model::{Family, Host, InterfaceName};
+use crate::model::{Family, Host, InterfaceName, shell_word};
 use crate::plan::{InterfaceKind, Plan};
 use crate::ruleset::Sysctl;
 
@@ -85,7 +85,8 @@ fn not_forwarding(host: &Host, plan: &Plan, name: &InterfaceName, box_: &Switche
             "net/ipv4/conf/{name}/forwarding is 0: nothing that arrives by {name} is forwarded, and {first}{more} is routed by it"
         ),
         format!(
-            "sysctl -w net/ipv4/conf/{name}/forwarding=1, and find what sets it to 0 (sysctl.d, networkd, another program)"
+            "sysctl -w {}, and find what sets it to 0 (sysctl.d, networkd, another program)",
+            shell_word(&format!("net/ipv4/conf/{name}/forwarding=1"))
         ),
     ))
 }
@@ -105,7 +106,7 @@ fn strict_by_mark(plan: &Plan, name: &InterfaceName, box_: &Switches<'_>) -> Opt
              drops what arrives by {name} for an address of the box on a client's connection (replies that IPVS translates back, \
              mode service)"
         ),
-        format!("sysctl -w net/ipv4/conf/{name}/rp_filter=2 (or 0), and in /etc/sysctl.d"),
+        format!("sysctl -w {} (or 0), and in /etc/sysctl.d", shell_word(&format!("net/ipv4/conf/{name}/rp_filter=2"))),
     ))
 }
 
@@ -121,7 +122,7 @@ fn redirecting(plan: &Plan, name: &InterfaceName, box_: &Switches<'_>) -> Option
             "net/ipv4/conf/{name}/send_redirects is 1: a client that reaches a Mapping by {name}, and whose pod is there too, is told \
              to send to the pod's router what is for the mapped address"
         ),
-        format!("sysctl -w net/ipv4/conf/{name}/send_redirects=0, and in /etc/sysctl.d"),
+        format!("sysctl -w {}, and in /etc/sysctl.d", shell_word(&format!("net/ipv4/conf/{name}/send_redirects=0"))),
     ))
 }
 

@@ -58,6 +58,15 @@ impl Bits {
     }
 }
 
+/// Hexadecimal or decimal; something else counts as all bits, to be on the safe side.
+pub(in crate::cli) fn number(text: &str) -> u32 {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    }
+    .unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

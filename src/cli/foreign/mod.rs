@@ -1,6 +1,6 @@
 //! What others do in the kernel's hooks: tables of nft, and both variants of iptables, as far as packets of Mappings meet them.
 
-mod bits;
+pub(in crate::cli) mod bits;
 mod of_iptables;
 mod of_nft;
 pub(in crate::cli) mod packet;
@@ -41,13 +41,8 @@ pub(in crate::cli) struct Unread {
 pub(in crate::cli) async fn gather(tools: &Tools) -> Foreign {
     let mut foreign = Foreign::default();
     let nft = Nft::new(tools.clone());
-    let of_nft = match nft.tables().await {
-        Ok(names) => names,
-        Err(error) => {
-            foreign.not(error);
-            Vec::new()
-        }
-    };
+    let asked = nft.tables().await.map_err(|error| foreign.not(error));
+    let of_nft = asked.as_deref().unwrap_or_default();
     for (save, family) in [("iptables", "ip"), ("ip6tables", "ip6")] {
         foreign.iptables(tools, save, family).await;
     }
@@ -58,13 +53,13 @@ pub(in crate::cli) async fn gather(tools: &Tools) -> Foreign {
             Err(error) => foreign.not(error),
         }
     }
-    if foreign.unread.is_empty() || !of_nft.is_empty() {
+    if asked.is_ok() {
         foreign.looked.push(match others.len() {
             0 => "no nft tables but those of iptables".to_owned(),
             _ => format!("nft tables {}", others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         });
     }
-    if let Err(error) = foreign.native(&nft, &of_nft).await {
+    if let Err(error) = foreign.native(&nft, of_nft).await {
         foreign.not(error);
     }
     foreign
@@ -72,18 +67,16 @@ pub(in crate::cli) async fn gather(tools: &Tools) -> Foreign {
 
 impl Foreign {
     fn not(&mut self, error: NftError) {
-        let (what, remedy) = match &error {
-            NftError::Missing => ("nft is not installed: tables of nft were not looked at", "apt-get install nftables"),
-            NftError::Name(_) => {
-                ("a table or chain has a name that nft cannot be asked for", "look at nft list ruleset")
-            }
-            _ => ("tables of nft cannot be read", "run it as root"),
+        let what = match &error {
+            NftError::Missing => "nft is not installed: tables of nft were not looked at",
+            NftError::Name(_) => "a table or chain has a name that nft cannot be asked for",
+            _ => "tables of nft cannot be read",
         };
         let detail = match &error {
             NftError::Missing => String::new(),
             _ => format!(": {}", error_chain(&error).replace('\n', " ")),
         };
-        self.unread.push(Unread { what: format!("{what}{detail}"), remedy: remedy.to_owned() });
+        self.unread.push(Unread { what: format!("{what}{detail}"), remedy: error.remedy().to_owned() });
     }
 
     /// Both variants of iptables, of one family.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::bits::Bits;
+use super::bits::{Bits, number};
+use super::packet::{DNAT, MANGLE, SNAT};
 use super::rule::{Action, Base, Chain, Condition, Effect, Origin, Rule, Step, Table};
+use crate::apply::iptables::words;
 use crate::ruleset::ownership;
 
 /// All tables of one iptables-save, without the rules of our own chains.
@@ -17,7 +19,7 @@ pub(super) fn tables(save: &str, family: &str, origin: Origin, shared: bool) -> 
         let Some(table) = tables.last_mut() else { continue };
         if let Some((name, rest)) = line.strip_prefix(':').and_then(|l| l.split_once(' ')) {
             if !ownership::is_our_chain(name) {
-                let base = base(&table.name, name, rest.starts_with("DROP"));
+                let base = base(origin, &table.name, name, rest.starts_with("DROP"));
                 table.chains.insert(name.to_owned(), Chain { base, rules: Vec::new() });
             }
         } else if let Some((chain, text)) = line.strip_prefix("-A ").and_then(|l| l.split_once(' '))
@@ -29,17 +31,18 @@ pub(super) fn tables(save: &str, family: &str, origin: Origin, shared: bool) -> 
     tables
 }
 
-fn base(table: &str, chain: &str, drops: bool) -> Option<Base> {
+fn base(origin: Origin, table: &str, chain: &str, drops: bool) -> Option<Base> {
     let hook = match chain {
         "PREROUTING" | "INPUT" | "FORWARD" | "OUTPUT" | "POSTROUTING" => chain.to_lowercase(),
         _ => return None,
     };
     let priority = match (table, chain) {
         ("raw", _) => -300,
-        ("mangle", _) => -150,
-        ("nat", "PREROUTING" | "OUTPUT") => -100,
-        ("nat", _) => 100,
-        ("security", _) => 50,
+        ("mangle", _) => MANGLE,
+        ("nat", "PREROUTING" | "OUTPUT") => DNAT,
+        ("nat", _) => SNAT,
+        ("security", _) if origin == Origin::IptablesLegacy => 50,
+        ("security", _) => 150,
         _ => 0,
     };
     let kind = if table == "nat" { "nat" } else { "filter" }.to_owned();
@@ -48,8 +51,7 @@ fn base(table: &str, chain: &str, drops: bool) -> Option<Base> {
 
 /// `text`: without `-A CHAIN`.
 pub(super) fn rule(text: &str) -> Rule {
-    let words = words(text);
-    let mut words = words.iter().map(String::as_str).peekable();
+    let mut words = words(text).peekable();
     let (mut steps, mut invert, mut module) = (Vec::new(), false, "");
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_default();
@@ -108,27 +110,19 @@ pub(super) fn rule(text: &str) -> Rule {
 
 fn target_of(goto: bool, target: &str, rest: &[&str]) -> Option<Action> {
     let option = |name: &str| rest.windows(2).find(|w| w[0] == name).map(|w| w[1]);
-    let does = |effect| Some(Action::Does(effect));
     match target {
         "ACCEPT" => Some(Action::Accept),
         "RETURN" => Some(Action::Return),
-        "DROP" => does(Effect::Drop),
-        "REJECT" => does(Effect::Reject),
-        "NFQUEUE" | "QUEUE" | "SYNPROXY" => does(Effect::Queue),
-        "NOTRACK" => does(Effect::NoTrack),
-        "CT" if rest.contains(&"--notrack") => does(Effect::NoTrack),
-        "TPROXY" => does(Effect::Proxy),
-        "DNAT" | "REDIRECT" | "NETMAP" => does(Effect::TranslateDestination),
-        "SNAT" | "MASQUERADE" => does(Effect::TranslateSource),
-        "FLOWOFFLOAD" => does(Effect::Offload),
+        "CT" if rest.contains(&"--notrack") => Some(Action::Does(Effect::NoTrack)),
+        "CT" => None,
         "MARK" => Some(Action::Mark(mark(false, rest, option).written(false))),
         // Restoring writes the packet's mark.
         "CONNMARK" => Some(Action::Mark(mark(true, rest, option).written(!rest.contains(&"--restore-mark")))),
-        "LOG" | "NFLOG" | "ULOG" | "TOS" | "DSCP" | "TTL" | "TCPMSS" | "SET" | "CLASSIFY" | "CT" | "TRACE"
-        | "AUDIT" | "CHECKSUM" | "CONNSECMARK" | "SECMARK" | "RATEEST" | "LED" | "IDLETIMER" | "TEE" | "HL" | "ECN"
-        | "HMARK" => None,
-        chain if goto => Some(Action::Goto(chain.to_owned())),
-        chain => Some(Action::Jump(chain.to_owned())),
+        other => match Effect::of_target(other) {
+            Some(effect) => effect.map(Action::Does),
+            None if goto => Some(Action::Goto(other.to_owned())),
+            None => Some(Action::Jump(other.to_owned())),
+        },
     }
 }
 
@@ -161,15 +155,6 @@ fn masked(text: &str) -> (u32, u32) {
     (number(value), number(mask))
 }
 
-/// Hexadecimal or decimal; something else counts as all bits, to be on the safe side.
-fn number(text: &str) -> u32 {
-    match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => text.parse(),
-    }
-    .unwrap_or(u32::MAX)
-}
-
 fn net(text: &str) -> Option<ipnet::IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(crate::model::host_net))
 }
@@ -177,26 +162,6 @@ fn net(text: &str) -> Option<ipnet::IpNet> {
 /// `eth+` of iptables is `eth*` of nft.
 fn pattern(name: &str) -> String {
     name.strip_suffix('+').map_or_else(|| name.to_owned(), |beginning| format!("{beginning}*"))
-}
-
-/// Words of a rule; a quoted text is one.
-fn words(rule: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let (mut quoted, mut escaped) = (false, false);
-    for c in rule.chars() {
-        let word = words.last_mut();
-        match c {
-            _ if escaped => {
-                word.into_iter().for_each(|w| w.push(c));
-                escaped = false;
-            }
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            _ => word.into_iter().for_each(|w| w.push(c)),
-        }
-    }
-    words
 }
 
 #[cfg(test)]
@@ -224,6 +189,8 @@ mod tests {
                 Step::Do(Action::Does(Effect::Reject)),
             ]
         );
+        let odd = rule("-i a\"b -j DROP");
+        assert_eq!(odd.steps.last(), Some(&Step::Do(Action::Does(Effect::Drop))), "a quote in a name is no quote");
         let limited = rule("-m limit --limit 5/min -j DROP");
         assert!(limited.steps.contains(&Step::If(Condition::Unknown)), "{limited:?}");
         assert_eq!(rule("-j NEW-TARGET").steps, [Step::Do(Action::Jump("NEW-TARGET".to_owned()))]);
@@ -241,6 +208,15 @@ mod tests {
         assert_eq!((restored.connection, restored.touched, restored.copied), (false, 0xff00, 0xff00));
         let saved = only_mark("-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff");
         assert_eq!((saved.connection, saved.touched, saved.copied), (true, u32::MAX, u32::MAX));
+    }
+
+    #[test]
+    fn security_has_another_place_in_the_legacy_variant() {
+        let priority = |origin| {
+            let tables = tables("*security\n:INPUT ACCEPT [0:0]\nCOMMIT\n", "ip", origin, true);
+            tables[0].chains["INPUT"].base.as_ref().map(|base| base.priority)
+        };
+        assert_eq!((priority(Origin::IptablesNft), priority(Origin::IptablesLegacy)), (Some(150), Some(50)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn step(statement: &Statement) -> Option<Step> {
         Statement::VerdictMap(value) => Some(Step::Do(Action::OneOf(mapped_verdicts(value)))),
         Statement::Set { key, value } => mark_write(key, value).map(|w| Step::Do(Action::Mark(w))),
         Statement::Xt { kind: Some(kind), .. } if kind == "match" => Some(Step::If(Condition::Unknown)),
-        Statement::Xt { name, .. } => Some(target(name.as_deref())),
+        Statement::Xt { name, .. } => target(name.as_deref()),
         Statement::Other { name, .. } => match name.as_str() {
             "counter" | "log" | "comment" | "ct helper" | "ct timeout" | "ct expectation" | "set" | "map" | "dup" => {
                 None
@@ -74,22 +74,17 @@ fn action(verdict: &Verdict) -> Option<Action> {
 }
 
 /// A target of iptables in a rule that iptables made, by its name.
-fn target(name: Option<&str>) -> Step {
+fn target(name: Option<&str>) -> Option<Step> {
     let everything = |connection| Action::Mark(Bits::default().written(connection));
-    Step::Do(match name {
-        Some("REJECT") => Action::Does(Effect::Reject),
-        Some("NFQUEUE") => Action::Does(Effect::Queue),
-        Some("TPROXY") => Action::Does(Effect::Proxy),
-        Some("DNAT" | "REDIRECT") => Action::Does(Effect::TranslateDestination),
-        Some("SNAT" | "MASQUERADE") => Action::Does(Effect::TranslateSource),
+    Some(Step::Do(match name {
         Some("CT") => Action::OneOf(Some(vec![Action::Does(Effect::NoTrack)])),
         Some("MARK") => everything(false),
         Some("CONNMARK") => everything(true),
-        Some("LOG" | "NFLOG" | "TOS" | "DSCP" | "TTL" | "HL" | "TCPMSS" | "SET" | "CLASSIFY") => {
-            return Step::If(Condition::State { any: vec![], invert: true });
-        }
-        _ => Action::OneOf(None),
-    })
+        _ => match name.and_then(Effect::of_target) {
+            Some(effect) => Action::Does(effect?),
+            None => Action::OneOf(None),
+        },
+    }))
 }
 
 /// `None`: the map has a name, its elements were not read.

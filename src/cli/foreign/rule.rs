@@ -169,7 +169,7 @@ pub(in crate::cli) enum Action {
 }
 
 /// What matters to a packet that SmartNat leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Effect {
     Drop,
     Reject,
@@ -186,6 +186,25 @@ pub(in crate::cli) enum Effect {
 }
 
 impl Effect {
+    /// What a target of iptables does, by its name: `Some(None)` is nothing that matters here, `None` a name that is not known. What
+    /// MARK, CONNMARK and CT do hangs on their options.
+    pub(super) fn of_target(name: &str) -> Option<Option<Self>> {
+        Some(match name {
+            "DROP" => Some(Effect::Drop),
+            "REJECT" => Some(Effect::Reject),
+            "NFQUEUE" | "QUEUE" | "SYNPROXY" => Some(Effect::Queue),
+            "NOTRACK" => Some(Effect::NoTrack),
+            "TPROXY" => Some(Effect::Proxy),
+            "DNAT" | "REDIRECT" | "NETMAP" => Some(Effect::TranslateDestination),
+            "SNAT" | "MASQUERADE" => Some(Effect::TranslateSource),
+            "FLOWOFFLOAD" => Some(Effect::Offload),
+            "LOG" | "NFLOG" | "ULOG" | "TOS" | "DSCP" | "TTL" | "TCPMSS" | "SET" | "CLASSIFY" | "TRACE" | "AUDIT"
+            | "CHECKSUM" | "CONNSECMARK" | "SECMARK" | "RATEEST" | "LED" | "IDLETIMER" | "TEE" | "HL" | "ECN"
+            | "HMARK" => None,
+            _ => return None,
+        })
+    }
+
     pub fn verb(self) -> &'static str {
         match self {
             Effect::Drop => "dropped",

@@ -1,40 +1,33 @@
 //! Walks through a base chain with a packet of a mapped connection.
 
 use super::packet::{Mapped, Truth};
-use super::rule::{Action, Chain, Effect, MarkWrite, Origin, Rule, Step, Table};
+use super::rule::{Action, Chain, Effect, Origin, Rule, Step, Table};
 use crate::ruleset::{Builtin, ownership};
 
 /// The kernel follows no more jumps than this.
 const DEPTH: usize = 16;
 
 /// Something that a rule, or the policy, does to the packet.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct Event {
-    pub what: What,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::cli) struct Event<'a> {
+    pub effect: Effect,
     /// Every such packet meets it; else it depends on what is not known here.
     pub certain: bool,
     /// The chain that holds the rule.
-    pub chain: String,
+    pub chain: &'a str,
     /// The rule, or `policy drop`.
-    pub text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::cli) enum What {
-    Effect(Effect),
-    Mark(MarkWrite),
+    pub text: &'a str,
 }
 
 /// All that the rules of a base chain do to the packet, in order.
-pub(in crate::cli) fn walk(table: &Table, name: &str, packet: Mapped) -> Vec<Event> {
+pub(in crate::cli) fn walk<'a>(table: &'a Table, name: &'a str, packet: Mapped<'a>) -> Vec<Event<'a>> {
     let mut walk = Walk { table, packet, events: Vec::new() };
     let flow = walk.chain(name, true, 0);
     let Some(Chain { base: Some(base), .. }) = table.chains.get(name) else { return walk.events };
     if base.drops
         && let Flow::Goes { certain } = flow
     {
-        let text = "policy drop".to_owned();
-        walk.events.push(Event { what: What::Effect(Effect::Drop), certain, chain: name.to_owned(), text });
+        walk.events.push(Event { effect: Effect::Drop, certain, chain: name, text: "policy drop" });
     }
     walk.events
 }
@@ -52,13 +45,14 @@ enum Flow {
 struct Walk<'a> {
     table: &'a Table,
     packet: Mapped<'a>,
-    events: Vec<Event>,
+    events: Vec<Event<'a>>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// `certain`: every such packet enters.
-    fn chain(&mut self, name: &str, certain: bool, depth: usize) -> Flow {
-        let Some(chain) = self.table.chains.get(name).filter(|_| depth < DEPTH) else {
+    fn chain(&mut self, name: &'a str, certain: bool, depth: usize) -> Flow {
+        let table = self.table;
+        let Some(chain) = table.chains.get(name).filter(|_| depth < DEPTH) else {
             return Flow::Goes { certain: true };
         };
         let waiting = self.awaited(name, chain);
@@ -93,19 +87,14 @@ impl Walk<'_> {
         if waiting == Some(chain.rules.len()) { Flow::Ended } else { Flow::Goes { certain: whole } }
     }
 
-    fn act(&mut self, action: &Action, rule: &Rule, chain: &str, sure: bool, depth: usize) -> Done {
-        let mut event = |what, certain| {
-            self.events.push(Event { what, certain, chain: chain.to_owned(), text: rule.text.clone() });
-        };
+    fn act(&mut self, action: &'a Action, rule: &'a Rule, chain: &'a str, sure: bool, depth: usize) -> Done {
+        let mut event = |effect, certain| self.events.push(Event { effect, certain, chain, text: &rule.text });
         match action {
             Action::Accept => Done::Ended,
             Action::Return => Done::Left,
-            Action::Mark(write) => {
-                event(What::Mark(*write), sure);
-                Done::Nothing
-            }
+            Action::Mark(_) => Done::Nothing,
             Action::Does(effect) => {
-                event(What::Effect(*effect), sure);
+                event(*effect, sure);
                 match effect {
                     Effect::Drop | Effect::Reject | Effect::Queue => Done::Ended,
                     Effect::TranslateDestination | Effect::TranslateSource => Done::Ended,
@@ -117,7 +106,7 @@ impl Walk<'_> {
             }
             // A target of iptables that is not known here.
             Action::Jump(to) | Action::Goto(to) if !self.table.chains.contains_key(to) => {
-                event(What::Effect(Effect::Drop), false);
+                event(Effect::Drop, false);
                 Done::MayEnd
             }
             Action::Jump(to) => match self.chain(to, sure, depth + 1) {
@@ -131,7 +120,7 @@ impl Walk<'_> {
                 Flow::Goes { certain: false } => Done::LeftUnsure,
             },
             Action::OneOf(None) => {
-                event(What::Effect(Effect::Drop), false);
+                event(Effect::Drop, false);
                 Done::MayEnd
             }
             Action::OneOf(Some(actions)) => {

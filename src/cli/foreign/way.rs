@@ -3,7 +3,7 @@
 use super::Foreign;
 use super::packet::{Kind, Lane, Mapped, Scene};
 use super::rule::{Base, Chain, Table};
-use super::walk::{What, walk};
+use super::walk::walk;
 use crate::ruleset::ownership;
 use crate::trace::{Outcome, Trace};
 
@@ -68,10 +68,9 @@ fn line(scene: &Scene, table: &Table, name: &str, base: &Base, chain: &Chain, tr
     let events = walk(table, name, Mapped { scene, lane, kind: Kind::First, base });
     let mut acts: Vec<String> = Vec::new();
     for event in &events {
-        let What::Effect(effect) = event.what else { continue };
         let may = if event.certain { "" } else { "maybe " };
         let at = if event.chain == name { String::new() } else { format!(" in chain {}", event.chain) };
-        let act = format!("{may}{} by `{}`{at}", effect.verb(), event.text);
+        let act = format!("{may}{} by `{}`{at}", event.effect.verb(), event.text);
         if !acts.contains(&act) {
             acts.push(act);
         }
