@@ -1,6 +1,6 @@
 //! What a directory of manifests says, over time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -8,11 +8,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::parse::{Content, Fault, Format, parse};
-use crate::model::{ObjectKey, Objects};
+use super::together::{Change, Said, Together, exchange};
+use crate::model::Objects;
 use crate::sources::Position;
+
+/// A look at every file that nobody asked for comes after so many times what the last one took, so that many files cost no more than few.
+const LOOK_PACE: u32 = 2_000;
+/// But after so long in any case.
+const LONGEST_PACE: Duration = Duration::from_secs(60);
 
 /// A file that cannot be used, with the place and the reason. Displays as `path:line:column: reason`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +63,8 @@ pub fn load_dir(dir: &Path) -> Result<Objects, LoadError> {
         Ok(scan) => {
             let scan = scan.unwrap_or_default();
             if scan.broken.is_empty() {
-                Ok(scan.objects)
+                drop(directory);
+                Ok(Arc::unwrap_or_clone(scan.objects))
             } else {
                 Err(LoadError::Broken(scan.broken.into_iter().map(|(file, _)| file).collect()))
             }
@@ -65,9 +72,15 @@ pub fn load_dir(dir: &Path) -> Result<Objects, LoadError> {
     }
 }
 
-/// Which files are to be read again although they look the same.
+/// What is known of changes since the last look.
 pub(super) enum Changed {
+    /// Nothing. Where every file is told apart from its state before by signs of its own, these are asked for now and then.
+    Nothing,
+    /// Every file may be another; those are read that look different.
+    Look,
+    /// Every file is to be read again although it looks the same.
     All,
+    /// Something happened to these names, and to no others.
     Names(HashSet<OsString>),
 }
 
@@ -82,8 +95,8 @@ pub(super) enum Gone {
 /// One look at the directory.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// What is in force, from every file what it said when it was last good.
-    pub objects: Objects,
+    /// What is in force, from every file what it said when it was last good. The same as before where nothing of it changed.
+    pub objects: Arc<Objects>,
     /// In the order of their names, each with whether something of it is in force.
     pub broken: Vec<(BrokenFile, InForce)>,
 }
@@ -104,13 +117,22 @@ pub(super) struct Directory {
     /// The last look succeeded, and its result still stands.
     settled: bool,
     files: BTreeMap<OsString, File>,
+    /// What is in force.
+    objects: Arc<Objects>,
+    /// Of the last look: the directory itself when it began, and when every file is to be looked at again.
+    stamp: Option<Stamp>,
+    again: Option<Instant>,
 }
 
 struct File {
     stamp: Option<Stamp>,
-    content: Result<Arc<Objects>, Fault>,
+    /// What it says may lie somewhere else, where nothing tells of changes.
+    is_link: bool,
+    content: Result<Arc<Said>, Fault>,
     /// The last content that could be parsed and did not contradict another file.
-    last_good: Option<Arc<Objects>>,
+    last_good: Option<Arc<Said>>,
+    /// All that it says is in force, and nobody else says the same.
+    is_good: bool,
 }
 
 /// Tells one directory from another at the same path. Inode numbers are used again at once on some file systems, birth times are not.
@@ -123,8 +145,11 @@ pub(super) struct DirectoryIdentity {
 
 impl DirectoryIdentity {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(DirectoryIdentity { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() })
+        fs::metadata(path).map(|metadata| Self::of_metadata(&metadata))
+    }
+
+    fn of_metadata(metadata: &Metadata) -> Self {
+        DirectoryIdentity { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() }
     }
 }
 
@@ -152,7 +177,16 @@ impl Stamp {
 
 impl Directory {
     pub(super) fn new(path: PathBuf) -> Self {
-        Directory { path, identity: None, replaced: false, settled: false, files: BTreeMap::new() }
+        Directory {
+            path,
+            identity: None,
+            replaced: false,
+            settled: false,
+            files: BTreeMap::new(),
+            objects: Arc::default(),
+            stamp: None,
+            again: None,
+        }
     }
 
     /// The directory was deleted or moved: what stands at its path from now on is another one.
@@ -160,87 +194,123 @@ impl Directory {
         self.replaced = true;
     }
 
-    /// Reads the files that changed, and those of `changed` in any case. `None` if nothing is new since the last look.
+    /// Reads the files that changed. `None` if nothing is new since the last look.
     ///
     /// An error leaves everything remembered as it was.
     pub(super) fn scan(&mut self, changed: &Changed) -> Result<Option<Scan>, Gone> {
         let settled = std::mem::replace(&mut self.settled, false);
-        let identity = DirectoryIdentity::of(&self.path).map_err(Gone::Unreadable)?;
-        let names = self.manifest_names().map_err(Gone::Unreadable)?;
+        let begun = Instant::now();
+        let metadata = fs::metadata(&self.path).map_err(Gone::Unreadable)?;
+        let identity = DirectoryIdentity::of_metadata(&metadata);
+        let stamp = Some(Stamp::of(&metadata));
+        let same = settled && !self.replaced && self.identity == Some(identity);
+        let (names, forced) = match changed {
+            Changed::Nothing if same && stamp == self.stamp && !self.is_look_due(begun) => {
+                self.settled = true;
+                return Ok(None);
+            }
+            // A link may lead through a name that is no manifest's.
+            Changed::Names(names) if same && names.iter().all(|name| self.concerns_itself_alone(name)) => {
+                (names.iter().filter(|name| is_manifest(name)).cloned().collect(), true)
+            }
+            _ => (self.all_names(identity)?, matches!(changed, Changed::All)),
+        };
+        let mut news = !settled;
+        let mut changes = BTreeMap::new();
+        for name in names {
+            let forced = forced || matches!(changed, Changed::Names(names) if names.contains(&name));
+            if let Some(before) = self.read(&name, forced) {
+                news = true;
+                changes.entry(name).or_insert(before);
+            }
+        }
+        if !matches!(changed, Changed::Names(_)) {
+            self.again = Some(Instant::now() + (begun.elapsed() * LOOK_PACE).min(LONGEST_PACE));
+        }
+        self.stamp = stamp;
+        self.settled = true;
+        Ok(news.then(|| match self.exchange(&changes) {
+            true => Scan { objects: Arc::clone(&self.objects), broken: Vec::new() },
+            false => self.combine(),
+        }))
+    }
+
+    /// Every file has been looked at long ago; or a link leads to something else now.
+    fn is_look_due(&self, now: Instant) -> bool {
+        let moved = |(name, file): (&OsString, &File)| {
+            file.is_link && fs::metadata(self.path.join(name)).ok().as_ref().map(Stamp::of) != file.stamp
+        };
+        self.again.is_none_or(|again| now >= again) || self.files.iter().any(moved)
+    }
+
+    /// What happens to this name changes no file of another name.
+    fn concerns_itself_alone(&self, name: &OsStr) -> bool {
+        is_manifest(name) || !self.files.values().any(|file| file.is_link)
+    }
+
+    /// Names of all manifests, and of those that were there before.
+    fn all_names(&mut self, identity: DirectoryIdentity) -> Result<HashSet<OsString>, Gone> {
+        let mut names = self.manifest_names().map_err(Gone::Unreadable)?;
         // A file system unmounted between the two looks would show an empty directory under the old identity.
         if DirectoryIdentity::of(&self.path).map_err(Gone::Unreadable)? != identity {
             return Err(Gone::Unreadable(io::Error::other("the directory was replaced while it was read")));
         }
         let replaced = self.identity.is_some_and(|known| self.replaced || known != identity);
-        if names.is_empty() && replaced {
+        if replaced && names.iter().all(|name| look_at(&self.path.join(name)).is_none()) {
             return Err(Gone::Emptied);
         }
         self.identity = Some(identity);
         self.replaced = false;
-        self.settled = true;
-        let before = self.files.len();
-        self.files.retain(|name, _| names.contains(name));
-        let mut news = self.files.len() != before;
-        for name in names {
-            let forced = match changed {
-                Changed::All => true,
-                Changed::Names(names) => names.contains(&name),
-            };
-            news |= self.read(name, forced);
-        }
-        Ok((news || !settled).then(|| self.combine()))
+        names.extend(self.files.keys().filter(|name| !names.contains(*name)).cloned().collect::<Vec<_>>());
+        Ok(names)
     }
 
     fn manifest_names(&self) -> io::Result<HashSet<OsString>> {
         let mut names = HashSet::new();
         for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if format_of(&name).is_none() {
-                continue;
+            let name = entry?.file_name();
+            if is_manifest(&name) {
+                names.insert(name);
             }
-            match fs::metadata(entry.path()) {
-                Ok(metadata) if metadata.is_dir() => continue,
-                // Deleted after it was listed; a link that leads nowhere stays, and is broken.
-                Err(_) if fs::symlink_metadata(entry.path()).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) => {
-                    continue;
-                }
-                _ => names.insert(name),
-            };
         }
         Ok(names)
     }
 
-    /// Whether the file was read: it looks different, or was asked for.
-    fn read(&mut self, name: OsString, forced: bool) -> bool {
-        let path = self.path.join(&name);
-        let metadata = fs::metadata(&path);
+    /// What the file was before, if it was read (it looks different, or was asked for) or is gone.
+    #[expect(clippy::option_option, reason = "unchanged, or changed from nothing or from something")]
+    fn read(&mut self, name: &OsStr, forced: bool) -> Option<Option<File>> {
+        let path = self.path.join(name);
+        let Some((is_link, metadata)) = look_at(&path) else {
+            return self.files.remove(name).map(Some);
+        };
         let stamp = metadata.as_ref().ok().map(Stamp::of);
-        let known = self.files.get(&name);
+        let known = self.files.get(name);
         if !forced && stamp.is_some() && known.is_some_and(|file| file.stamp == stamp) {
-            return false;
+            return None;
         }
         let content = metadata
             .map_err(|e| Fault::new(format!("cannot be read: {e}")))
             .and_then(|metadata| read_content(&path, &metadata))
             .map(|content| {
                 tell(&path, &content);
-                Arc::new(content.objects)
+                let said = Said::from(content.objects);
+                // Written anew with the same objects.
+                let same = known.and_then(|file| file.last_good.clone()).filter(|good| **good == said);
+                same.unwrap_or_else(|| Arc::new(said))
             });
         let last_good = known.and_then(|file| file.last_good.clone());
-        self.files.insert(name, File { stamp, content, last_good });
-        true
+        Some(self.files.insert(name.to_owned(), File { stamp, is_link, content, last_good, is_good: false }))
     }
 
     /// Puts the files together, in the order of their names. An object that an earlier file has too makes the later one broken.
-    fn combine(&mut self) -> Scan {
+    pub(super) fn combine(&mut self) -> Scan {
         let mut together = Together::default();
         let mut broken = Vec::new();
         for (name, file) in &mut self.files {
             let fault = match &file.content {
-                Ok(objects) => match together.contradiction(objects) {
+                Ok(said) => match together.contradiction(said) {
                     None => {
-                        file.last_good = Some(Arc::clone(objects));
+                        file.last_good = Some(Arc::clone(said));
                         None
                     }
                     Some((object, other)) => Some(Fault::new(format!(
@@ -250,16 +320,65 @@ impl Directory {
                 },
                 Err(fault) => Some(fault.clone()),
             };
+            file.is_good = fault.is_none();
             if let Some(Fault { position, reason }) = fault {
                 let in_force = if file.last_good.is_some() { InForce::LastGood } else { InForce::Nothing };
                 broken.push((BrokenFile { path: self.path.join(name), position, reason }, in_force));
             }
-            if let Some(objects) = &file.last_good {
-                together.add(name, objects);
+            if let Some(said) = &file.last_good {
+                together.add(name, said);
             }
         }
-        Scan { objects: together.objects, broken }
+        if *self.objects != together.objects {
+            self.objects = Arc::new(together.objects);
+        }
+        Scan { objects: Arc::clone(&self.objects), broken }
     }
+
+    /// Puts what the changed files say now in the place of what they said before, if no file is broken by it or was before.
+    fn exchange(&mut self, changes: &BTreeMap<OsString, Option<File>>) -> bool {
+        let were_good = changes.values().flatten().all(|file| file.is_good);
+        let others_good = self.files.iter().all(|(name, file)| changes.contains_key(name) || file.is_good);
+        if !were_good || !others_good || changes.is_empty() {
+            return false;
+        }
+        let before = |old: &Option<File>| old.as_ref().and_then(|file| file.last_good.clone());
+        let mut exchanged = Vec::new();
+        for (name, old) in changes {
+            let now = match self.files.get(name).map(|file| &file.content) {
+                None => None,
+                Some(Ok(said)) => Some(Arc::clone(said)),
+                Some(Err(_)) => return false,
+            };
+            exchanged.push(Change { before: before(old), now });
+        }
+        if !exchange(&mut self.objects, &exchanged) {
+            return false;
+        }
+        for name in changes.keys() {
+            if let Some(file) = self.files.get_mut(name) {
+                file.last_good = file.content.as_ref().ok().cloned();
+                file.is_good = true;
+            }
+        }
+        true
+    }
+}
+
+/// Whether it is a link, and what is at its end; `None` for what is not there, and for a directory. A link that leads nowhere is there, and broken.
+fn look_at(path: &Path) -> Option<(bool, io::Result<Metadata>)> {
+    let own = fs::symlink_metadata(path);
+    let is_link = match &own {
+        Ok(metadata) => metadata.file_type().is_symlink(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(_) => false,
+    };
+    let metadata = if is_link { fs::metadata(path) } else { own };
+    (!metadata.as_ref().is_ok_and(Metadata::is_dir)).then_some((is_link, metadata))
+}
+
+pub(super) fn is_manifest(name: &OsStr) -> bool {
+    format_of(name).is_some()
 }
 
 /// By its ending; hidden files (an editor's, a ConfigMap volume's) are none.
@@ -290,46 +409,5 @@ fn tell(path: &Path, content: &Content) {
     }
     for (kind, count) in &content.ignored {
         tracing::debug!(file = %path.display(), kind, count, "objects of this kind are ignored");
-    }
-}
-
-/// Objects of several files, with the file that each came from.
-#[derive(Default)]
-struct Together<'a> {
-    objects: Objects,
-    owners: HashMap<(&'static str, ObjectKey), &'a OsStr>,
-}
-
-/// All objects of a set by kind and key.
-fn keys(objects: &Objects) -> impl Iterator<Item = (&'static str, &ObjectKey)> {
-    let mappings = objects.mappings.keys().map(|k| ("Mapping", k));
-    let services = objects.services.keys().map(|k| ("Service", k));
-    let slices = objects.slices.keys().map(|k| ("EndpointSlice", k));
-    mappings.chain(services).chain(slices)
-}
-
-impl<'a> Together<'a> {
-    /// The first object that is there already, and the file that has it.
-    fn contradiction(&self, objects: &Objects) -> Option<(String, &'a OsStr)> {
-        keys(objects).find_map(|(kind, key)| {
-            let owner = self.owners.get(&(kind, key.clone()))?;
-            Some((format!("{kind} {key}"), *owner))
-        })
-    }
-
-    /// Adds what is not there already.
-    fn add(&mut self, name: &'a OsStr, objects: &Objects) {
-        for (kind, key) in keys(objects) {
-            self.owners.entry((kind, key.clone())).or_insert(name);
-        }
-        for (key, object) in &objects.mappings {
-            self.objects.mappings.entry(key.clone()).or_insert_with(|| object.clone());
-        }
-        for (key, object) in &objects.services {
-            self.objects.services.entry(key.clone()).or_insert_with(|| object.clone());
-        }
-        for (key, object) in &objects.slices {
-            self.objects.slices.entry(key.clone()).or_insert_with(|| object.clone());
-        }
     }
 }

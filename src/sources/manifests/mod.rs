@@ -9,6 +9,7 @@ mod stream;
 mod strict;
 #[cfg(test)]
 mod tests;
+mod together;
 mod watch;
 
 pub use directory::{BrokenFile, LoadError, load_dir};

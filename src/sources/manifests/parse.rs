@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1 as discovery;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::stream::documents;
 use super::strict::StrictMapping;
-use crate::model::{ObjectKey, Objects};
+use crate::model::{EndpointSlice, Mapping, ObjectKey, Objects, Service};
 use crate::sources::convert::{self, Converted};
 use crate::sources::yaml::{self, Position};
 
@@ -152,21 +151,30 @@ impl Head {
     }
 }
 
+/// Reduced as it is read: a List may hold thousands.
 enum Object {
-    Mapping(Box<StrictMapping>),
-    Service(Box<Service>),
-    EndpointSlice(Box<EndpointSlice>),
+    Mapping(Option<ObjectKey>, Mapping),
+    Service(Option<ObjectKey>, Converted<Service>),
+    /// `None` for one that belongs to no Service.
+    EndpointSlice(Option<ObjectKey>, Option<Converted<EndpointSlice>>),
     Other(String),
 }
 
-impl Object {
-    fn metadata(&self) -> Option<(&'static str, &ObjectMeta)> {
-        match self {
-            Object::Mapping(o) => Some(("Mapping", &o.metadata)),
-            Object::Service(o) => Some(("Service", &o.metadata)),
-            Object::EndpointSlice(o) => Some(("EndpointSlice", &o.metadata)),
-            Object::Other(_) => None,
-        }
+impl From<StrictMapping> for Object {
+    fn from(mapping: StrictMapping) -> Self {
+        Object::Mapping(convert::key(&mapping.metadata), convert::mapping(&mapping.metadata, mapping.spec.into()))
+    }
+}
+
+impl From<v1::Service> for Object {
+    fn from(service: v1::Service) -> Self {
+        Object::Service(convert::key(&service.metadata), convert::service(&service))
+    }
+}
+
+impl From<discovery::EndpointSlice> for Object {
+    fn from(slice: discovery::EndpointSlice) -> Self {
+        Object::EndpointSlice(convert::key(&slice.metadata), convert::endpoint_slice(&slice))
     }
 }
 
@@ -174,13 +182,16 @@ impl Content {
     fn take(&mut self, objects: Vec<Object>) -> Result<(), String> {
         let several = objects.len() > 1;
         for (i, object) in objects.into_iter().enumerate() {
-            let Some((kind, metadata)) = object.metadata() else {
-                if let Object::Other(kind) = object {
-                    *self.ignored.entry(kind).or_default() += 1;
+            let (kind, key) = match &object {
+                Object::Mapping(key, _) => ("Mapping", key.clone()),
+                Object::Service(key, _) => ("Service", key.clone()),
+                Object::EndpointSlice(key, _) => ("EndpointSlice", key.clone()),
+                Object::Other(kind) => {
+                    *self.ignored.entry(kind.clone()).or_default() += 1;
+                    continue;
                 }
-                continue;
             };
-            let key = convert::key(metadata).ok_or_else(|| {
+            let key = key.ok_or_else(|| {
                 let item = if several { format!("items[{i}]: ") } else { String::new() };
                 format!("{item}a {kind} has no metadata.name")
             })?;
@@ -192,24 +203,19 @@ impl Content {
                 ));
             }
             let duplicate = match object {
-                Object::Mapping(o) => {
-                    let mapping = convert::mapping(&o.metadata, o.spec.into());
-                    self.objects.mappings.insert(key.clone(), mapping).is_some()
-                }
-                Object::Service(o) => {
-                    let service = self.keep(kind, &key, convert::service(&o));
+                Object::Mapping(_, mapping) => self.objects.mappings.insert(key.clone(), mapping).is_some(),
+                Object::Service(_, converted) => {
+                    let service = self.keep(kind, &key, converted);
                     self.objects.services.insert(key.clone(), service).is_some()
                 }
-                Object::EndpointSlice(o) => match convert::endpoint_slice(&o) {
-                    Some(converted) => {
-                        let slice = self.keep(kind, &key, converted);
-                        self.objects.slices.insert(key.clone(), slice.into()).is_some()
-                    }
-                    None => {
-                        self.dropped.push(format!("{kind} {key}: no label {}", convert::SERVICE_NAME_LABEL));
-                        false
-                    }
-                },
+                Object::EndpointSlice(_, Some(converted)) => {
+                    let slice = self.keep(kind, &key, converted);
+                    self.objects.slices.insert(key.clone(), slice.into()).is_some()
+                }
+                Object::EndpointSlice(_, None) => {
+                    self.dropped.push(format!("{kind} {key}: no label {}", convert::SERVICE_NAME_LABEL));
+                    false
+                }
                 Object::Other(_) => false,
             };
             if duplicate {
@@ -246,9 +252,9 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         Ok(match self.0 {
-            Kind::Mapping => Object::Mapping(Box::deserialize(deserializer)?),
-            Kind::Service => Object::Service(Box::deserialize(deserializer)?),
-            Kind::EndpointSlice => Object::EndpointSlice(Box::deserialize(deserializer)?),
+            Kind::Mapping => StrictMapping::deserialize(deserializer)?.into(),
+            Kind::Service => v1::Service::deserialize(deserializer)?.into(),
+            Kind::EndpointSlice => discovery::EndpointSlice::deserialize(deserializer)?.into(),
             Kind::Other(kind) => {
                 IgnoredAny::deserialize(deserializer)?;
                 Object::Other(kind.clone())

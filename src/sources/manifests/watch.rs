@@ -11,15 +11,17 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::directory::{Changed, Directory, DirectoryIdentity, Gone, InForce, Scan};
+use super::directory::{Changed, Directory, DirectoryIdentity, Gone, InForce, Scan, is_manifest};
 use crate::model::Objects;
 use crate::sources::{SourceEvent, SourceName, SourceState};
 
 /// The name under which this source speaks.
 pub const SOURCE: SourceName = "manifests";
 
-/// After a change the directory is looked at when nothing happened for so long and no file is open for writing ...
-const QUIET: Duration = Duration::from_millis(100);
+/// After a change of one file it is read when nothing happened for so long and it is not open for writing, ...
+const QUIET: Duration = Duration::from_millis(10);
+/// ... after a change of several, which may belong together, when nothing happened for so long ...
+const QUIET_OF_SEVERAL: Duration = Duration::from_millis(100);
 /// ... but not later than this after the first change.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// inotify says nothing about a file system mounted over the directory, nor about files that links lead to.
@@ -40,11 +42,12 @@ pub async fn run(dir: PathBuf, events: mpsc::Sender<SourceEvent>) {
     while told.is_ok() {
         // First watch, then look: what changes in between is seen by one of the two.
         watch.renew(change.replaced);
+        let watched = watch.watcher.is_some();
         let look = tokio::task::spawn_blocking(move || {
             if change.replaced {
                 directory.was_replaced();
             }
-            let scan = directory.scan(&change.into_changed());
+            let scan = directory.scan(&change.into_changed(watched));
             (directory, scan)
         });
         let scan;
@@ -119,8 +122,20 @@ impl Change {
         }
     }
 
-    fn into_changed(self) -> Changed {
-        if self.everything || self.replaced { Changed::All } else { Changed::Names(self.names) }
+    /// `watched`: what is not told did not happen, as far as inotify can know.
+    fn into_changed(self, watched: bool) -> Changed {
+        match self.everything || self.replaced {
+            true => Changed::All,
+            false if !self.names.is_empty() => Changed::Names(self.names),
+            false if watched => Changed::Nothing,
+            false => Changed::Look,
+        }
+    }
+
+    /// How long nothing is to happen before it counts as done. Who renames a new file into its place touches two names, but one manifest.
+    fn quiet(&self) -> Duration {
+        let one = self.names.iter().filter(|name| is_manifest(name)).nth(1).is_none();
+        if one && !self.everything && !self.replaced { QUIET } else { QUIET_OF_SEVERAL }
     }
 }
 
@@ -131,7 +146,7 @@ async fn next_change(news: &mut mpsc::UnboundedReceiver<Notice>) -> Change {
     change.add(first);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let until = if change.writing.is_empty() { deadline.min(Instant::now() + QUIET) } else { deadline };
+        let until = if change.writing.is_empty() { deadline.min(Instant::now() + change.quiet()) } else { deadline };
         match timeout_at(until, news.recv()).await {
             Ok(Some(notice)) if Instant::now() < deadline => change.add(notice),
             Ok(Some(notice)) => {
@@ -216,10 +231,10 @@ impl Teller {
                     true => SourceState::Current,
                     false => SourceState::Away { reason: self.describe_broken(&scan, whole) },
                 };
-                if (whole || self.sent.is_some()) && self.sent.as_deref() != Some(&scan.objects) {
-                    let objects = Arc::new(scan.objects);
-                    self.sent = Some(Arc::clone(&objects));
-                    self.events.send(SourceEvent::Objects(objects)).await.map_err(|_| Hangup)?;
+                let sent = self.sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &scan.objects));
+                if (whole || self.sent.is_some()) && !sent {
+                    self.sent = Some(Arc::clone(&scan.objects));
+                    self.events.send(SourceEvent::Objects(scan.objects)).await.map_err(|_| Hangup)?;
                 }
                 state
             }

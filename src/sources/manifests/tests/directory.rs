@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -6,7 +5,7 @@ use super::super::directory::{Changed, Directory, Gone, InForce, LoadError, Scan
 use super::{BROKEN, Manifests, service, services, starts_with_path};
 
 fn look(directory: &mut Directory) -> Option<Scan> {
-    directory.scan(&Changed::Names(HashSet::new())).unwrap()
+    directory.scan(&Changed::Look).unwrap()
 }
 
 fn news(directory: &mut Directory) -> Scan {
@@ -170,7 +169,7 @@ fn a_directory_that_is_gone_or_replaced_by_an_empty_one_takes_nothing_away() {
     dir.write("a.yaml", &service("a"));
     let mut directory = Directory::new(dir.path.clone());
     news(&mut directory);
-    let all = Changed::Names(HashSet::new());
+    let all = Changed::Look;
 
     fs::rename(&dir.path, dir.aside()).unwrap();
     assert!(matches!(directory.scan(&all), Err(Gone::Unreadable(_))));
@@ -226,4 +225,95 @@ fn a_swapped_link_below_the_files_is_noticed() {
     symlink("..2", dir.file("..next")).unwrap();
     fs::rename(dir.file("..next"), dir.file("..data")).unwrap();
     assert_eq!(services(&news(&mut directory).objects), ["b"]);
+}
+
+fn named(directory: &mut Directory, name: &str) -> Option<Scan> {
+    directory.scan(&Changed::Names([name.into()].into())).unwrap()
+}
+
+#[test]
+fn of_thousands_only_the_file_that_was_named_is_read_again() {
+    let dir = Manifests::new();
+    dir.write("a.yaml", &service("a"));
+    dir.write("b.yaml", &service("b"));
+    let mut directory = Directory::new(dir.path.clone());
+    let before = news(&mut directory).objects;
+    dir.write("a.yaml", &service("a2"));
+    dir.write("b.yaml", &service("b2"));
+    let scan = named(&mut directory, "a.yaml").expect("it changed");
+    assert_eq!(services(&scan.objects), ["a2", "b"]);
+    assert_eq!(services(&before), ["a", "b"], "what was delivered stays");
+    assert_eq!(services(&news(&mut directory).objects), ["a2", "b2"], "a look finds the other");
+    dir.remove("a.yaml");
+    assert_eq!(services(&named(&mut directory, "a.yaml").unwrap().objects), ["b2"]);
+    dir.write("c.yaml", &service("c"));
+    assert_eq!(services(&named(&mut directory, "c.yaml").unwrap().objects), ["b2", "c"]);
+    assert!(named(&mut directory, "c.yaml~").is_none());
+}
+
+#[test]
+fn a_file_written_anew_with_the_same_objects_is_the_same_set() {
+    let dir = Manifests::new();
+    dir.write("a.yaml", &service("a"));
+    let mut directory = Directory::new(dir.path.clone());
+    let before = news(&mut directory).objects;
+    dir.write("a.yaml", &format!("# a comment\n{}", service("a")));
+    assert!(std::sync::Arc::ptr_eq(&before, &named(&mut directory, "a.yaml").unwrap().objects));
+}
+
+#[test]
+fn looking_without_a_reason_costs_little_and_finds_what_links_lead_to_and_what_the_directory_tells() {
+    let dir = Manifests::new();
+    fs::create_dir(dir.aside()).unwrap();
+    fs::write(dir.aside().join("x"), service("a")).unwrap();
+    symlink(dir.aside().join("x"), dir.file("x.yaml")).unwrap();
+    dir.write("b.yaml", &service("b"));
+    let mut directory = Directory::new(dir.path.clone());
+    news(&mut directory);
+    let mut unasked = || directory.scan(&Changed::Nothing).unwrap();
+    assert!(unasked().is_none());
+    fs::write(dir.aside().join("x"), service("a2")).unwrap();
+    assert_eq!(services(&unasked().unwrap().objects), ["a2", "b"]);
+    dir.write("c.yaml", &service("c"));
+    assert_eq!(services(&unasked().unwrap().objects), ["a2", "b", "c"]);
+    assert!(unasked().is_none());
+}
+
+/// What is exchanged and what is put together anew are the same, whatever files say one after the other.
+#[test]
+fn files_that_change_in_any_order_give_what_a_look_at_all_of_them_gives() {
+    let dir = Manifests::new();
+    let mut directory = Directory::new(dir.path.clone());
+    news(&mut directory);
+    let mut random = 7_u64;
+    let mut pick = |n: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    let (mut whole, mut contradicted) = (0, 0);
+    for _ in 0..400 {
+        let names: Vec<String> = (0..=pick(2)).map(|_| format!("{}.yaml", pick(4))).collect();
+        for name in &names {
+            match pick(8) {
+                0 => dir.write(name, BROKEN),
+                1 => _ = fs::remove_file(dir.file(name)),
+                _ => {
+                    let objects: Vec<String> = (0..=pick(3))
+                        .map(|_| service(&format!("s{}", pick(12))))
+                        .collect::<std::collections::BTreeSet<_>>()
+                        .into_iter()
+                        .collect();
+                    dir.write(name, &objects.join("---\n"));
+                }
+            }
+        }
+        let changed = Changed::Names(names.iter().map(Into::into).collect());
+        let Some(scan) = directory.scan(&changed).unwrap() else { continue };
+        let again = directory.combine();
+        assert_eq!((services(&scan.objects), &scan.broken), (services(&again.objects), &again.broken));
+        assert_eq!(scan.objects, again.objects);
+        whole += usize::from(scan.broken.is_empty());
+        contradicted += usize::from(scan.broken.iter().any(|(file, _)| file.reason.contains("stands in")));
+    }
+    assert!(whole > 40 && contradicted > 40, "{whole} {contradicted}");
 }
