@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{Health, Report, StatusDocument, health, readiness, render_metrics};
+use super::status_text::StatusText;
+use super::{Health, Report, health, readiness, render_metrics};
 use crate::apply::conntrack::{self, ConntrackCounts};
 use crate::settings::MonitorAddress;
 
@@ -136,13 +138,8 @@ async fn metrics(State(m): State<Monitor>, headers: HeaderMap) -> Response {
 
 async fn status(State(m): State<Monitor>) -> Response {
     let report = m.report.borrow().clone();
-    let document = StatusDocument { report: &report, instance: &m.instance };
-    match serde_json::to_string_pretty(&document) {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("the status cannot be written: {error}\n")).into_response()
-        }
-    }
+    let text = futures::stream::iter(StatusText::new(report, m.instance));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(text)).into_response()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod logging;
 mod metrics;
 mod state;
 mod status;
+mod status_text;
 mod systemd;
 
 pub use health::{Health, health, readiness};

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::health::{rfc3339, timestamp};
 use super::{Failure, LastPass, Report, SourceReport, Transitions};
 use crate::api::{MappingInstance, MappingPodIps, MappingStatus};
+use crate::model::ObjectKey;
 use crate::plan::{InterfaceOutcome, MappingOutcome};
 use crate::sources::SourceState;
 
@@ -102,20 +103,29 @@ impl Serialize for Mappings<'_> {
         let StatusDocument { report, instance } = self.0;
         let started = Transitions { accepted: report.started, programmed: report.started };
         serializer.collect_seq(report.outcomes.mappings.iter().map(|(key, outcome)| {
-            let refused = outcome.refused.as_ref();
             let transitions = report.transitions.get(key).unwrap_or(&started);
-            json!({
-                "namespace": key.namespace,
-                "name": key.name,
-                "accepted": refused.is_none(),
-                "reason": refused.map_or_else(|| "Accepted".to_owned(), |r| format!("{:?}", r.reason)),
-                "message": refused.map_or("", |r| &r.message),
-                "programmed": outcome.programmed,
-                "endpoints": outcome.endpoints,
-                "status": mapping_status(outcome, instance, transitions),
-            })
+            mapping_document(key, outcome, instance, transitions)
         }))
     }
+}
+
+pub(super) fn mapping_document(
+    key: &ObjectKey,
+    outcome: &MappingOutcome,
+    instance: &str,
+    transitions: &Transitions,
+) -> Value {
+    let refused = outcome.refused.as_ref();
+    json!({
+        "namespace": key.namespace,
+        "name": key.name,
+        "accepted": refused.is_none(),
+        "reason": refused.map_or_else(|| "Accepted".to_owned(), |r| format!("{:?}", r.reason)),
+        "message": refused.map_or("", |r| &r.message),
+        "programmed": outcome.programmed,
+        "endpoints": outcome.endpoints,
+        "status": mapping_status(outcome, instance, transitions),
+    })
 }
 
 fn source_document(name: &str, source: &SourceReport) -> Value {
