@@ -25,7 +25,7 @@ pub use explain::{explain, explain_request, explain_status, is_denied, lacks_rig
 pub use fleet::{Fleet, Standing};
 pub use keep::run as keep_session;
 pub use proxy::Way;
-pub use record::{Record, RecordEvent, owns_status_as_foreigner};
+pub use record::{KeptRecord, Record, RecordEvent, owns_status_as_foreigner};
 pub use request::{RequestError, within};
 pub use session::{ConnectError, Session, Sessions, WATCH_SECONDS, connect};
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::DynamicObject;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::api::{MappingInstance, MappingStatus};
+use crate::api::MappingStatus;
 use crate::model::ObjectKey;
 use crate::sources::convert;
 
 /// A Mapping as it stands in the API, without its spec: what decides about the next write to it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub uid: String,
     pub resource_version: String,
@@ -52,11 +53,6 @@ impl Record {
     pub fn is_held_back(&self) -> bool {
         self.finalizers.iter().any(|f| f == super::FINALIZER)
     }
-
-    /// What this instance said last.
-    pub fn entry(&self, instance: &str) -> Option<&MappingInstance> {
-        self.status.instances.iter().find(|i| i.name == instance)
-    }
 }
 
 /// Whether a managedFields entry of somebody who is no instance holds fields of the status.
@@ -69,11 +65,85 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// A [`Record`] as it is kept. There may be ten thousand, of which few are looked at: as text each takes a third of the memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRecord(Arc<str>);
+
+impl KeptRecord {
+    pub fn of(record: &Record) -> Self {
+        // A record has nothing that JSON could not say.
+        KeptRecord(serde_json::to_string(record).unwrap_or_default().into())
+    }
+
+    /// `None` never comes: it was written by [`Self::of`].
+    pub fn open(&self) -> Option<Record> {
+        serde_json::from_str(&self.0).ok()
+    }
+}
+
 /// What changed in the API.
 #[derive(Debug, Clone)]
 pub enum RecordEvent {
     /// A complete list: what is not in it is gone.
-    All(BTreeMap<ObjectKey, Arc<Record>>),
-    Set(ObjectKey, Arc<Record>),
+    All(BTreeMap<ObjectKey, KeptRecord>),
+    Set(ObjectKey, KeptRecord),
     Gone(ObjectKey),
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    use super::*;
+    use crate::api::{MappingInstance, MappingPodIps};
+
+    #[test]
+    fn what_is_kept_of_a_record_is_all_of_it() {
+        let entry = |name: &str, silent_since| MappingInstance {
+            name: name.to_owned(),
+            programmed: true,
+            reason: "Programmed".to_owned(),
+            message: "\"quoted\"\n\u{1b}".to_owned(),
+            addresses: vec!["203.0.113.1".to_owned()],
+            observed_generation: Some(3),
+            silent_since,
+        };
+        let at = Timestamp::from_second(1_700_000_000).unwrap();
+        let record = Record {
+            uid: "u".to_owned(),
+            resource_version: "7".to_owned(),
+            generation: Some(3),
+            addresses: vec!["203.0.113.1".to_owned()],
+            deleting_since: Some(at),
+            finalizers: vec!["f".to_owned()],
+            status: MappingStatus {
+                conditions: vec![Condition {
+                    type_: "Accepted".to_owned(),
+                    status: "True".to_owned(),
+                    reason: "Accepted".to_owned(),
+                    message: String::new(),
+                    observed_generation: Some(3),
+                    last_transition_time: Time(at),
+                }],
+                invalid: Some("no".to_owned()),
+                service_vip: Some(String::new()),
+                configured_addresses: [("203.0.113.1".to_owned(), MappingPodIps { pod_ips: vec![] })].into(),
+                observed_generation: Some(3),
+                instances: vec![entry("a", None), entry("b", Some(Time(at))), MappingInstance::default()],
+            },
+            foreign_status: true,
+        };
+        assert_eq!(KeptRecord::of(&record).open(), Some(record));
+        let nothing = Record {
+            uid: String::new(),
+            resource_version: String::new(),
+            generation: None,
+            addresses: vec![],
+            deleting_since: None,
+            finalizers: vec![],
+            status: MappingStatus::default(),
+            foreign_status: false,
+        };
+        assert_eq!(KeptRecord::of(&nothing).open(), Some(nothing));
+    }
 }

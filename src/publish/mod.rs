@@ -31,7 +31,7 @@ pub use decide::{Step, View, decide};
 pub use statement::{Shared, Statement, Verdict, own_entry, shared, statement};
 
 use crate::api::Mapping;
-use crate::cluster::{Fleet, Record, RecordEvent, Session, Sessions};
+use crate::cluster::{Fleet, KeptRecord, Record, RecordEvent, Session, Sessions};
 use crate::error_chain;
 use crate::model::ObjectKey;
 use crate::report::{Outcomes, Report};
@@ -97,7 +97,7 @@ pub async fn run(
 
 /// What a task of its own came to.
 enum Job {
-    Write { key: ObjectKey, before: Arc<Record>, step: Step, result: Result<Box<Record>, WriteError> },
+    Write { key: ObjectKey, uid: String, step: Step, result: Result<Box<Record>, WriteError> },
     Clock(Result<(Timestamp, Instant), WriteError>),
 }
 
@@ -106,7 +106,7 @@ struct Publisher {
     reports: watch::Sender<Report>,
     session: Option<(Session, Recorder)>,
     fleet: Fleet,
-    records: BTreeMap<ObjectKey, Arc<Record>>,
+    records: BTreeMap<ObjectKey, KeptRecord>,
     /// Of the last good pass; `None` before the first full one.
     outcomes: Option<Arc<Outcomes>>,
     queue: Queue,
@@ -154,15 +154,24 @@ impl Publisher {
     }
 
     /// Answers to writes and the watch come in any order: an older version never replaces a newer one.
-    fn keep(&mut self, key: &ObjectKey, record: Arc<Record>) {
+    fn keep(&mut self, key: &ObjectKey, kept: KeptRecord) {
         let version = |r: &Record| r.resource_version.parse::<u64>().ok();
-        if let Some(known) = self.records.get(key)
+        if let (Some(known), Some(record)) = (self.known(key), kept.open())
             && known.uid == record.uid
-            && version(known) > version(&record)
+            && version(&known) > version(&record)
         {
             return;
         }
-        self.records.insert(key.clone(), record);
+        self.records.insert(key.clone(), kept);
+    }
+
+    fn known(&self, key: &ObjectKey) -> Option<Record> {
+        self.records.get(key).and_then(KeptRecord::open)
+    }
+
+    /// That object, not another one of its name.
+    fn knows(&self, key: &ObjectKey, uid: &str) -> bool {
+        self.known(key).is_some_and(|record| record.uid == uid)
     }
 
     fn take_outcomes(&mut self, outcomes: Arc<Outcomes>) {
@@ -217,7 +226,7 @@ impl Publisher {
     }
 
     fn step(&mut self, key: ObjectKey, now: Instant) {
-        let (Some(record), Some(outcomes)) = (self.records.get(&key).cloned(), self.outcomes.clone()) else { return };
+        let (Some(record), Some(outcomes)) = (self.known(&key), self.outcomes.clone()) else { return };
         let server_now = self.server_time.and_then(|(time, at)| {
             let since = now.saturating_duration_since(at);
             time.checked_add(since).ok().filter(|_| since < TIME_VALID)
@@ -254,7 +263,7 @@ impl Publisher {
         }
     }
 
-    fn write(&mut self, key: ObjectKey, record: Arc<Record>, step: Step) {
+    fn write(&mut self, key: ObjectKey, record: Record, step: Step) {
         let Some((session, recorder)) = &self.session else { return };
         self.queue.begin(key.clone());
         let writer = Writer { session: session.clone(), instance: self.settings.instance.clone() };
@@ -264,7 +273,7 @@ impl Publisher {
             if result.is_ok() {
                 tell(&recorder, &key, &record, events::events(&record, &step, &writer.instance)).await;
             }
-            Job::Write { key, before: record, step, result: result.map(Box::new) }
+            Job::Write { key, uid: record.uid, step, result: result.map(Box::new) }
         });
     }
 
@@ -280,13 +289,13 @@ impl Publisher {
                 self.queue.clock_known();
                 self.ill(&error);
             }
-            Ok(Job::Write { key, before, step, result }) => self.take_write(key, &before, &step, result),
+            Ok(Job::Write { key, uid, step, result }) => self.take_write(key, &uid, &step, result),
             // A task that panicked says so itself; its Mapping is looked at again with the next change.
             Err(error) => tracing::error!(%error, "a write to the API ended early"),
         }
     }
 
-    fn take_write(&mut self, key: ObjectKey, before: &Record, step: &Step, result: Result<Box<Record>, WriteError>) {
+    fn take_write(&mut self, key: ObjectKey, uid: &str, step: &Step, result: Result<Box<Record>, WriteError>) {
         let now = Instant::now();
         self.queue.ended(&key);
         match result {
@@ -301,14 +310,14 @@ impl Publisher {
                     }
                     // The watch tells when it is gone.
                     self.queue.wait(key, now, OUTDATED);
-                } else if self.records.get(&key).is_some_and(|r| r.uid == before.uid) {
-                    self.keep(&key, Arc::new(*after));
+                } else if self.knows(&key, uid) {
+                    self.keep(&key, KeptRecord::of(&after));
                     self.queue.mark(key);
                 }
             }
             Err(WriteError::Outdated(_)) => self.queue.wait(key, now, OUTDATED),
             Err(WriteError::Gone(_)) => {
-                if self.records.get(&key).is_some_and(|r| r.uid == before.uid) {
+                if self.knows(&key, uid) {
                     self.records.remove(&key);
                 }
             }

@@ -1,10 +1,8 @@
-use std::sync::Arc;
-
 use kube::api::DynamicObject;
 use serde_json::{Map, Value};
 
 use crate::api::MappingSpec;
-use crate::cluster::Record;
+use crate::cluster::{KeptRecord, Record};
 use crate::model::{Mapping, ObjectKey};
 use crate::sources::convert;
 
@@ -13,7 +11,9 @@ use crate::sources::convert;
 pub(super) struct SeenMapping {
     /// Whether it is held is not known here.
     pub mapping: Mapping,
-    pub record: Arc<Record>,
+    pub record: KeptRecord,
+    /// Names of the instances that its deletion waits for; none as long as nothing holds it back.
+    pub marked_by: Box<[Box<str>]>,
 }
 
 impl SeenMapping {
@@ -21,7 +21,9 @@ impl SeenMapping {
     pub fn of(object: &DynamicObject) -> Option<(ObjectKey, SeenMapping)> {
         let (key, record) = Record::of(object)?;
         let mapping = mapping(object);
-        Some((key, SeenMapping { mapping, record: Arc::new(record) }))
+        let entries = record.status.instances.iter().filter(|_| record.is_held_back());
+        let marked_by = entries.map(|entry| entry.name.as_str().into()).collect();
+        Some((key, SeenMapping { mapping, record: KeptRecord::of(&record), marked_by }))
     }
 }
 

@@ -1,17 +1,16 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use tokio::sync::mpsc::Permit;
 
-use crate::cluster::{Record, RecordEvent};
+use crate::cluster::{KeptRecord, RecordEvent};
 use crate::model::ObjectKey;
 
 /// Records on their way to who answers in the API. A reader that is slow gets the last state of each Mapping; it never holds up the watches.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    all: Option<BTreeMap<ObjectKey, Arc<Record>>>,
+    all: Option<BTreeMap<ObjectKey, KeptRecord>>,
     /// Since then; `None` for what is gone.
-    since: BTreeMap<ObjectKey, Option<Arc<Record>>>,
+    since: BTreeMap<ObjectKey, Option<KeptRecord>>,
 }
 
 impl Outbox {
@@ -19,12 +18,12 @@ impl Outbox {
         self.all.is_none() && self.since.is_empty()
     }
 
-    pub fn put_all(&mut self, all: BTreeMap<ObjectKey, Arc<Record>>) {
+    pub fn put_all(&mut self, all: BTreeMap<ObjectKey, KeptRecord>) {
         self.since.clear();
         self.all = Some(all);
     }
 
-    pub fn put(&mut self, key: ObjectKey, record: Option<Arc<Record>>) {
+    pub fn put(&mut self, key: ObjectKey, record: Option<KeptRecord>) {
         self.since.insert(key, record);
     }
 

@@ -46,7 +46,7 @@ impl Working {
                 let mut mappings = BTreeMap::new();
                 let mut seen = BTreeMap::new();
                 for (key, object) in all {
-                    seen.insert(key.clone(), Arc::clone(&object.record));
+                    seen.insert(key.clone(), object.record.clone());
                     mappings.insert(key.clone(), self.judged(&key, object));
                 }
                 records.put_all(seen);
@@ -58,7 +58,7 @@ impl Working {
                 changed || first
             }
             Change::Set(key, object) => {
-                records.put(key.clone(), Some(Arc::clone(&object.record)));
+                records.put(key.clone(), Some(object.record.clone()));
                 let mapping = self.judged(&key, object);
                 let changed = self.objects.mappings.get(&key) != Some(&mapping);
                 if changed {
@@ -80,8 +80,8 @@ impl Working {
     /// A Mapping is held from when its finalizer and this instance's entry are there, until it is deleted: who takes one of them away takes
     /// nothing from its clients.
     fn judged(&self, key: &ObjectKey, object: SeenMapping) -> Mapping {
-        let SeenMapping { mapping, record } = object;
-        let marked = record.is_held_back() && record.entry(&self.instance).is_some();
+        let SeenMapping { mapping, marked_by, .. } = object;
+        let marked = marked_by.iter().any(|name| **name == *self.instance);
         let before = self.objects.mappings.get(key).filter(|b| b.uid == mapping.uid && !mapping.deleting);
         let held = marked || before.is_some_and(|b| b.held);
         Mapping { held, ..mapping }
