@@ -36,7 +36,7 @@ pub use nat_hold::NatHold;
 use routing_memory::RoutingMemory;
 pub use routing_memory::WrittenRouting;
 use sysctl::Sysctls;
-pub use tool::{OwnWriters, ToolError, Tools};
+pub use tool::{ToolError, Tools};
 
 use crate::model::Host;
 use crate::ruleset::{Dataplane, Sysctl, Table};

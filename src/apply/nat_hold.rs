@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::OwnWriters;
 use crate::netlink;
 use crate::ruleset::ownership::NAT_HOLD;
+use crate::sources::tables::Ledger;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -43,13 +43,13 @@ enum State {
 impl NatHold {
     /// Makes the table unless it is there. Not before our own rules translate: what came in meanwhile would be
     /// tracked as it is, and go on untranslated for as long as its client sends.
-    pub async fn hold(&mut self, writers: &OwnWriters) {
+    pub async fn hold(&mut self, ledger: &Ledger) {
         match self.state {
             State::Held(_) | State::Refused(None) => return,
             State::Refused(Some(next)) if Instant::now() < next => return,
             _ => {}
         }
-        let error = match make(writers.clone()).await {
+        let error = match make(ledger.clone()).await {
             Ok(table) => {
                 tracing::debug!(table = NAT_HOLD, "established connections outlive a flush of the ruleset by others");
                 self.state = State::Held(table);
@@ -87,11 +87,11 @@ impl NatHold {
 }
 
 /// In a thread of its own, by which whoever watches the tables knows the change as ours.
-async fn make(writers: OwnWriters) -> io::Result<netlink::NatHold> {
+async fn make(ledger: Ledger) -> io::Result<netlink::NatHold> {
     let (sender, receiver) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(writers.name().unwrap_or(NAT_HOLD).to_owned());
+    let thread = std::thread::Builder::new().name(ledger.name().unwrap_or(NAT_HOLD).to_owned());
     thread.spawn(move || {
-        writers.record_this_thread();
+        let _call = ledger.begin_in_this_thread();
         // Nobody waits any more: the table goes with its socket.
         let _ = sender.send(netlink::NatHold::make(NAT_HOLD));
     })?;

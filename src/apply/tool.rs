@@ -1,7 +1,7 @@
 //! Running the kernel's tools: every call is bounded in time and counted, and a failure says what was run, how it ended, what it said,
 //! and which line of its input it stumbled over.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
@@ -15,6 +15,7 @@ use super::alias::Alias;
 use crate::model::Family;
 use crate::process::{self, Limits, RunError};
 use crate::ruleset::Table;
+use crate::sources::tables::Ledger;
 
 /// Bytes of one answer. The largest table that was tried, with 10,000 endpoints, is some megabytes.
 const LONGEST_ANSWER: u64 = 256 << 20;
@@ -61,49 +62,7 @@ fn at(line: &Option<String>) -> String {
     line.as_ref().map_or_else(String::new, |l| format!("; offending line: `{l}`"))
 }
 
-/// The last writers that we started, by process id, and the name that they have where process ids tell nothing. Whoever watches the
-/// tables asks here whether a change was our own.
-#[derive(Debug, Clone, Default)]
-pub struct OwnWriters {
-    pids: Arc<Mutex<VecDeque<u32>>>,
-    name: Option<Arc<str>>,
-}
-
-impl OwnWriters {
-    /// Notifications arrive within milliseconds; a short memory keeps a reused pid from hiding a foreign change.
-    const REMEMBERED: usize = 32;
-
-    /// Whether a process is one of them, by what the kernel tells of it.
-    pub fn contains(&self, pid: u32, name: &str) -> bool {
-        // With an own name, process ids are those of another namespace: a foreign one may be equal by chance.
-        if let Some(own) = &self.name {
-            return **own == *name;
-        }
-        self.pids.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
-    }
-
-    /// The command name of our writers, where process ids tell nothing.
-    pub(super) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// The kernel names the thread that writes by netlink, not its process.
-    pub(super) fn record_this_thread(&self) {
-        let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-        let thread = link.file_name().and_then(|name| name.to_str()?.parse().ok());
-        thread.into_iter().for_each(|thread| self.record(thread));
-    }
-
-    fn record(&self, pid: u32) {
-        let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
-        if pids.len() == Self::REMEMBERED {
-            pids.pop_front();
-        }
-        pids.push_back(pid);
-    }
-}
-
-/// Runs tools. Clones share the counter and the memory of writers.
+/// Runs tools. Clones share the counter and the ledger.
 #[derive(Clone)]
 pub struct Tools(Arc<Shared>);
 
@@ -111,7 +70,7 @@ struct Shared {
     limit: Duration,
     directory: Option<PathBuf>,
     calls: AtomicUsize,
-    writers: OwnWriters,
+    ledger: Ledger,
     alias: Option<Alias>,
     warnings: Warnings,
 }
@@ -141,13 +100,13 @@ impl Tools {
     }
 
     fn build(limit: Duration, directory: Option<PathBuf>, alias: Option<Alias>) -> Self {
-        let name = alias.as_ref().map(|alias| alias.name().into());
+        let ledger = alias.as_ref().map_or_else(Ledger::default, |alias| Ledger::of_writers_named(alias.name()));
         Tools(Arc::new(Shared {
             limit,
             directory,
             calls: AtomicUsize::new(0),
             alias,
-            writers: OwnWriters { name, ..OwnWriters::default() },
+            ledger,
             warnings: Warnings::default(),
         }))
     }
@@ -157,8 +116,9 @@ impl Tools {
         self.0.calls.load(Ordering::Relaxed)
     }
 
-    pub fn own_writers(&self) -> OwnWriters {
-        self.0.writers.clone()
+    /// In which our own writes of tables stand.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
     }
 
     /// Runs a tool that reads and returns its stdout.
@@ -166,7 +126,7 @@ impl Tools {
         self.run(program, args, None).await
     }
 
-    /// Feeds `input` to a tool that writes. Its pid is remembered as our own.
+    /// Feeds `input` to a tool that writes. What it does to tables is known as our own.
     pub async fn write(&self, program: &str, args: &[&str], input: String) -> Result<(), ToolError> {
         self.run(program, args, Some(input)).await.map(drop)
     }
@@ -192,13 +152,16 @@ impl Tools {
             child.arg0(program);
         }
         self.0.calls.fetch_add(1, Ordering::Relaxed);
+        let mut call = None;
         let started = |pid| {
-            if input.is_some() {
-                self.0.writers.record(pid);
+            if input.is_some() && program != "ipset" {
+                call = self.0.ledger.begin(pid);
             }
         };
         let limits = Limits { time: self.0.limit, output: LONGEST_ANSWER };
-        match process::run(child, input.as_deref(), limits, started).await {
+        let ended = process::run(child, input.as_deref(), limits, started).await;
+        drop(call);
+        match ended {
             Ok(output) => finish(command, output, input.as_deref(), &self.0.warnings),
             Err(RunError::TooMuch) => Err(ToolError::TooMuch { command }),
             Err(RunError::Timeout) => Err(ToolError::Timeout { command, limit: self.0.limit }),
@@ -296,16 +259,6 @@ mod tests {
         assert_eq!(named_line("no number here: a line", input), None);
         assert_eq!(named_line("line 99", input), None);
         assert_eq!(named_line("line 0", input), None);
-    }
-
-    #[test]
-    fn writers_are_remembered_for_a_while_only() {
-        let writers = OwnWriters::default();
-        writers.record(7);
-        assert!(writers.contains(7, ""));
-        (100..100 + OwnWriters::REMEMBERED as u32).for_each(|pid| writers.record(pid));
-        assert!(!writers.contains(7, ""));
-        assert!(writers.contains(100, ""));
     }
 
     #[tokio::test]

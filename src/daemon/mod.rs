@@ -155,7 +155,7 @@ impl Daemon {
         let result = self.apply(&plan, scope, beat).await;
         let mut flows_removed = BTreeMap::new();
         if self.applier.is_translating() {
-            self.nat_hold.hold(&self.tools.own_writers()).await;
+            self.nat_hold.hold(self.tools.ledger()).await;
             if self.applier.take_nat_damaged() {
                 self.flows.end_unmapped(&plan.flows).await;
             }

@@ -44,7 +44,6 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let snapshot = Snapshot::new(World { host, objects: None, slots: kept });
 
     let tools = Tools::recognisable(settings.tool_timeout, &settings.state_dir);
-    let writers = tools.own_writers();
     let (reports, readers) = watch::channel(Report::new(SystemTime::now()));
     for source in ["host", objects_from] {
         reports.send_modify(|r| r.source_state(source, SourceState::Syncing, SystemTime::now()));
@@ -52,7 +51,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     let (sender, mut events) = mpsc::channel(64);
     tokio::spawn(host::run(settings.autorefresh, sender.clone()));
-    tokio::spawn(tables::run(move |pid, name: &str| writers.contains(pid, name), sender.clone()));
+    tokio::spawn(tables::run(tools.ledger().clone(), sender.clone()));
     spawn_objects(&settings, sender, &reports);
     tokio::spawn(report::serve(settings.monitor, monitor(&settings, readers)));
 

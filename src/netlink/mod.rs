@@ -1,12 +1,16 @@
 //! Netlink sockets as the sources and drivers need them: multicast listening that admits its losses, and rtnetlink conversations that
 //! know whether an answer was complete.
 
+mod generation;
+mod ipset;
 mod message;
 mod multicast;
 mod nexthops;
 mod nf_tables;
 mod route_socket;
 
+pub(crate) use generation::{NEW_GENERATION, generation};
+pub(crate) use ipset::sets_digest;
 pub(crate) use message::numbers;
 pub(crate) use multicast::{Multicast, Received};
 pub(crate) use nexthops::{Nexthops, Way};

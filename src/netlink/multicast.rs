@@ -1,4 +1,5 @@
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
@@ -27,6 +28,11 @@ impl Multicast {
     /// Joins groups of a netlink protocol in the calling thread's network namespace.
     pub(crate) fn join(protocol: isize, groups: &'static [u32]) -> io::Result<Self> {
         Ok(Multicast { protocol, groups, socket: open(protocol, groups)?, datagram: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// A second handle of the socket, for what is set on it. It stands for this socket only until the next overrun.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        self.socket.socket_ref().as_fd().try_clone_to_owned()
     }
 
     /// The next datagram. Cancel safe: a datagram is either taken whole or still there.

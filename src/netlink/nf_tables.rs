@@ -11,16 +11,16 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use super::{DATAGRAM, messages};
 
 // linux/netlink.h
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 1 << 15;
 const HEADER: usize = 16;
 // linux/netfilter/nfnetlink.h
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
+pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 /// struct nfgenmsg
-const NFGENMSG: usize = 4;
+pub(super) const NFGENMSG: usize = 4;
 // linux/netfilter/nf_tables.h
 const NEW_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
 const GET_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 1;
@@ -202,7 +202,7 @@ fn batch(name: &str) -> Vec<u8> {
 }
 
 /// Header, nfgenmsg, attributes. `resource` is the subsystem that a batch is for.
-fn message(kind: u16, flags: u16, family: u8, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn message(kind: u16, flags: u16, family: u8, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
     let attributes = attributes.concat();
     let length = (HEADER + NFGENMSG + attributes.len()) as u32;
     let mut bytes = length.to_ne_bytes().to_vec();
@@ -216,7 +216,7 @@ fn message(kind: u16, flags: u16, family: u8, resource: u16, attributes: &[Vec<u
     bytes
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
@@ -237,7 +237,7 @@ fn number(kind: u16, value: u32) -> Vec<u8> {
 }
 
 /// What NLMSG_ERROR says: an errno below 0.
-fn refusal(payload: &[u8]) -> io::Error {
+pub(super) fn refusal(payload: &[u8]) -> io::Error {
     let code = payload.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
     io::Error::from_raw_os_error(-code)
 }

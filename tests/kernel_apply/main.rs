@@ -3,12 +3,15 @@
 mod bed;
 mod cleanup;
 mod first_smartnat;
+mod gapless;
 mod names;
 mod native;
 #[path = "../kernel_netlink/netns.rs"]
 mod netns;
 mod nft;
 mod order;
+#[path = "../kernel_netlink/overrun.rs"]
+mod overrun;
 mod routes;
 mod scale;
 mod scope;

@@ -117,19 +117,6 @@ fn a_warning_on_stderr_is_no_failure() {
 }
 
 #[test]
-fn our_own_writers_are_known_by_their_process_id() {
-    in_netns(|| async {
-        let directory = tempfile::tempdir().unwrap();
-        let script = r#"case $tool in iptables-restore) echo $$ >"$dir/pid";; esac; exec "$real" "$@""#;
-        let mut bed = Bed::with(wrapped(directory.path(), LIMIT, script));
-        bed.apply(&full()).await;
-        let pid = fs::read_to_string(directory.path().join("pid")).unwrap().trim().parse().unwrap();
-        assert!(bed.tools.own_writers().contains(pid, ""));
-        assert!(!bed.tools.own_writers().contains(std::process::id(), ""));
-    });
-}
-
-#[test]
 fn rules_that_a_tool_prints_in_other_words_are_not_rewritten_for_ever() {
     in_netns(|| async {
         let mut plane = full();

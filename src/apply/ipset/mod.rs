@@ -12,6 +12,8 @@ pub use save::{HeldKind, HeldSet, parse};
 use super::Scope;
 use super::applied::{Repair, Writes};
 use super::tool::{ToolError, Tools};
+use crate::netlink;
+use crate::ruleset::ownership::is_our_set;
 
 /// The sets as we know them, and the way to change them.
 pub struct Sets {
@@ -21,16 +23,19 @@ pub struct Sets {
     before: Option<Held>,
     /// Read or written since the last invalidation.
     fresh: bool,
+    /// The kernel's digest of what is held. `None`: not known, as after each write of ours, behind which somebody else
+    /// may have written.
+    digest: Option<u64>,
     /// Sets that could not be destroyed, told once.
     stuck: BTreeSet<String>,
 }
 
 impl Sets {
     pub fn new(tools: Tools) -> Self {
-        Sets { tools, held: None, before: None, fresh: false, stuck: BTreeSet::new() }
+        Sets { tools, held: None, before: None, fresh: false, digest: None, stuck: BTreeSet::new() }
     }
 
-    /// Others may have changed the sets: they are read before the next change.
+    /// Others may have changed the sets: unless their digest is what it was, they are read before the next change.
     pub fn invalidate(&mut self) {
         self.fresh = false;
     }
@@ -43,8 +48,16 @@ impl Sets {
     /// Reads the sets if they are not known.
     pub async fn look(&mut self) -> Result<(), ToolError> {
         if self.held.is_none() || !self.fresh {
-            let text = self.tools.read("ipset", &["save"]).await?;
-            self.before = self.held.replace(save::parse(&text));
+            let digest = netlink::sets_digest(is_our_set).await.ok();
+            if self.held.is_none() || digest.is_none() || digest != self.digest {
+                let text = self.tools.read("ipset", &["save"]).await?;
+                self.before = self.held.replace(save::parse(&text));
+                // What was read is between the two.
+                let after = netlink::sets_digest(is_our_set).await.ok();
+                self.digest = digest.filter(|_| digest == after);
+            }
+            // Who kept them from being destroyed may have let go.
+            self.held.iter_mut().flat_map(|held| held.values_mut()).for_each(|set| set.stuck = false);
             self.fresh = true;
         }
         Ok(())
@@ -76,6 +89,7 @@ impl Sets {
         let mut batch = Batch::plan(phase, wanted, held, scope);
         if !batch.commands.is_empty() {
             let commands = std::mem::take(&mut batch.commands);
+            self.digest = None;
             // What is there already (or gone already) is no error: somebody else may have been at it since we looked.
             self.tools.write("ipset", &["restore", "-exist"], commands).await?;
             writes.sets += batch.writes.sets;
@@ -90,6 +104,7 @@ impl Sets {
         let held = self.held.get_or_insert_default();
         let names = unwanted(wanted, held);
         if !names.is_empty() {
+            self.digest = None;
             let news = names.iter().any(|name| !self.stuck.contains(name));
             let stuck = destroy(&self.tools, &names, news).await?;
             for name in &names {

@@ -2,6 +2,7 @@
 
 mod blind;
 mod change;
+mod known;
 mod layout;
 mod listing;
 mod native;
@@ -11,7 +12,8 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use change::{Change, Held, TableState};
+use change::{Change, Held};
+use known::{Known, Stale};
 pub use listing::{HookState, Listing};
 pub(super) use native::spelled;
 use reader::Reader;
@@ -25,7 +27,7 @@ use super::applied::{Repair, Writes, family_name};
 use super::nft::TableName;
 use super::tool::{ToolError, Tools};
 use crate::model::Family;
-use crate::ruleset::{Table, TableRules};
+use crate::ruleset::{Builtin, Table, TableRules};
 
 /// The part of the tables that an operation is about.
 #[derive(Debug, Clone, Copy)]
@@ -92,25 +94,26 @@ pub struct Tables {
     spelling: Spelling,
     /// The tables in which what is written need not be read back at once to learn its spelling: it was, and no spelling differed.
     verified: BTreeSet<Key>,
-}
-
-struct Known {
-    state: TableState,
-    /// What we knew before the last reading.
-    before: Option<TableState>,
-    /// Read or written since the last invalidation.
-    fresh: bool,
+    /// Others may have changed what is known.
+    doubted: bool,
 }
 
 impl Tables {
     pub fn new(tools: Tools) -> Self {
         let reader = Reader::new(tools.clone());
-        Tables { tools, reader, known: BTreeMap::new(), spelling: Spelling::default(), verified: BTreeSet::new() }
+        Tables {
+            tools,
+            reader,
+            known: BTreeMap::new(),
+            spelling: Spelling::default(),
+            verified: BTreeSet::new(),
+            doubted: false,
+        }
     }
 
-    /// Others may have changed the tables: they are read before the next change.
+    /// Others may have changed the tables: what they may have changed is read before the next change.
     pub fn invalidate(&mut self) {
-        self.known.values_mut().for_each(|k| k.fresh = false);
+        self.doubted = true;
     }
 
     /// What we ourselves did is not certain any more.
@@ -120,40 +123,66 @@ impl Tables {
 
     /// Reads the tables that are not known. One that cannot be read keeps no other from it.
     pub async fn look(&mut self, wanted: &BTreeMap<Key, TableRules>, reach: Reach) -> Vec<TableError> {
-        let mut failures = Vec::new();
-        let keys = self.keys(wanted, reach);
-        if keys.iter().any(|key| self.is_stale(*key)) {
-            self.reader.look_for_dormant().await;
+        let ledger = self.tools.ledger().clone();
+        if std::mem::take(&mut self.doubted) {
+            let heard = ledger.caught_up().await.then_some(&ledger);
+            self.known.iter_mut().for_each(|(key, known)| known.doubt(*key, heard));
         }
-        for key in keys {
-            if self.is_stale(key) {
-                let before = self.known.remove(&key).map(|k| k.state);
-                match self.reader.read(key, wanted.get(&key)).await {
-                    Ok(mut state) => {
-                        let blind = std::mem::take(&mut state.blind);
-                        // What was not seen is looked for in every pass: the next one must not call it well.
-                        let fresh = blind.is_empty();
-                        if !fresh {
-                            failures.push(TableError { key, what: Trouble::Blind(blind) });
-                        }
-                        self.known.insert(key, Known { state, before, fresh });
-                    }
-                    Err(what) => failures.push(TableError { key, what }),
-                }
-            }
-            let told = failures.last().is_some_and(|failure| failure.key == key);
-            if !told
-                && self.reader.is_dormant(key)
-                && wanted.get(&key).is_some_and(|rules| rules.builtins().next().is_some())
-            {
-                failures.push(TableError { key, what: Trouble::Dormant(TableName::of_iptables(key.0, key.1)) });
-            }
+        let stale = |known: Option<&Known>, key| known.map_or(Stale::Table, |known| known.stale(key, &ledger));
+        let mut places: Vec<(Key, Stale)> =
+            self.keys(wanted, reach).into_iter().map(|key| (key, Stale::Nothing)).collect();
+        places.iter_mut().for_each(|(key, place)| *place = stale(self.known.get(key), *key));
+        if places.iter().any(|(_, stale)| *stale != Stale::Nothing) {
+            self.reader.look_for_dormant().await;
+            self.reader
+                .look_for_variants(places.iter().filter(|(_, s)| *s == Stale::Table).map(|(key, _)| key.0))
+                .await;
+        }
+        let mut failures = Vec::new();
+        for (key, stale) in places {
+            let trouble = match stale {
+                Stale::Nothing => None,
+                Stale::Builtins(builtins) => self.look_at_builtins(key, builtins, wanted.get(&key)).await,
+                Stale::Table => self.look_at(key, wanted.get(&key)).await,
+            };
+            let dormant = || {
+                let asked = wanted.get(&key).is_some_and(|rules| rules.builtins().next().is_some());
+                (asked && self.reader.is_dormant(key)).then(|| Trouble::Dormant(TableName::of_iptables(key.0, key.1)))
+            };
+            failures.extend(trouble.or_else(dormant).map(|what| TableError { key, what }));
         }
         failures
     }
 
-    fn is_stale(&self, key: Key) -> bool {
-        !self.known.get(&key).is_some_and(|known| known.fresh)
+    async fn look_at(&mut self, key: Key, wanted: Option<&TableRules>) -> Option<Trouble> {
+        let before = self.known.remove(&key).map(Known::into_state);
+        let mark = self.reader.mark(key);
+        match self.reader.read(key, wanted).await {
+            Ok(mut state) => {
+                let blind = std::mem::take(&mut state.blind);
+                self.known.insert(key, Known::new(state, before, blind.is_empty(), mark));
+                (!blind.is_empty()).then_some(Trouble::Blind(blind))
+            }
+            Err(what) => Some(what),
+        }
+    }
+
+    /// Some built-in chains of a table, which may have many others.
+    async fn look_at_builtins(
+        &mut self,
+        key: Key,
+        builtins: BTreeSet<Builtin>,
+        wanted: Option<&TableRules>,
+    ) -> Option<Trouble> {
+        let Some(mark) = self.reader.mark(key) else { return self.look_at(key, wanted).await };
+        for builtin in builtins {
+            let part = self.reader.read_builtin(key, builtin, wanted).await;
+            match (part, self.known.get_mut(&key)) {
+                (Some(part), Some(known)) => known.replace(builtin, part, mark),
+                _ => return self.look_at(key, wanted).await,
+            }
+        }
+        None
     }
 
     /// Brings the tables to what is wanted, each by one restore, the first of both families first. [`Self::look`] comes first; what it
@@ -192,12 +221,9 @@ impl Tables {
         let rules = wanted.get(&key).unwrap_or(&nothing);
         let Some(known) = self.known.get_mut(&key) else { return Ok(()) };
         let change = Change::plan(key, rules, &known.state, &self.spelling, reach.removes);
-        let mut repaired = false;
-        if let Some(before) = known.before.take() {
-            let found = change.repairs(&before, &known.state, &self.spelling);
-            repaired = !found.is_empty();
-            repairs.extend(found);
-        }
+        let found = known.repairs(&change, &self.spelling);
+        let repaired = !found.is_empty();
+        repairs.extend(found);
         if change.is_empty() {
             return Ok(());
         }

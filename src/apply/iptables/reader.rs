@@ -10,7 +10,8 @@ use super::native::{self, Memory};
 use super::{Key, named};
 use crate::apply::nft::{self, Nft, NftError, TableName};
 use crate::apply::tool::{ToolError, Tools};
-use crate::ruleset::TableRules;
+use crate::model::Family;
+use crate::ruleset::{Builtin, TableRules};
 
 /// Why a table could not be read, written, or does not count.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +42,21 @@ pub struct Reader {
     /// Those that nft did not read either, because it is not here.
     blind: BTreeSet<Key>,
     dormant: BTreeSet<TableName>,
+    /// The families whose iptables writes nf_tables, so that the kernel tells what was changed.
+    announced: BTreeSet<Family>,
 }
 
 impl Reader {
     pub fn new(tools: Tools) -> Self {
         let nft = Nft::new(tools.clone());
-        Reader { tools, nft, native: BTreeMap::new(), blind: BTreeSet::new(), dormant: BTreeSet::new() }
+        Reader {
+            tools,
+            nft,
+            native: BTreeMap::new(),
+            blind: BTreeSet::new(),
+            dormant: BTreeSet::new(),
+            announced: BTreeSet::new(),
+        }
     }
 
     /// Whether iptables could not read the table when it was last read.
@@ -70,6 +80,38 @@ impl Reader {
             tracing::debug!(%error, "the kernel did not tell which tables are dormant");
             BTreeSet::new()
         });
+    }
+
+    /// Learns which variant of iptables is in use. Only where somebody listens does it make a difference.
+    pub async fn look_for_variants(&mut self, families: impl Iterator<Item = Family>) {
+        let families: BTreeSet<Family> = families.filter(|_| self.tools.ledger().is_listening()).collect();
+        for family in families {
+            match self.tools.iptables(family, &["-V"]).await {
+                Ok(version) if version.contains("(nf_tables)") => self.announced.insert(family),
+                _ => self.announced.remove(&family),
+            };
+        }
+    }
+
+    /// To be kept with what is read next: as long as nothing changed since, it need not be read again.
+    pub fn mark(&self, (family, _): Key) -> Option<u32> {
+        if self.announced.contains(&family) { self.tools.ledger().mark() } else { None }
+    }
+
+    /// One built-in chain alone; `None` where the table has to be read as a whole.
+    pub async fn read_builtin(
+        &mut self,
+        key: Key,
+        builtin: Builtin,
+        wanted: Option<&TableRules>,
+    ) -> Option<TableState> {
+        if self.is_native(key) {
+            return None;
+        }
+        let text = self.tools.iptables(key.0, &["-t", key.1.as_str(), "-S", builtin.as_str()]).await.ok()?;
+        let mut state = TableState::from(Listing::parse(&text));
+        self.see_ends(key, wanted, &mut state).await;
+        Some(state)
     }
 
     /// What a table holds on our behalf. `wanted` is asked for where neither iptables nor nft reads it whole.
