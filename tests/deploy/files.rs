@@ -78,9 +78,9 @@ fn shellcheck_finds_nothing_wrong_with_the_scripts() {
 #[test]
 fn the_packer_template_is_well_formed_and_names_only_what_is_there() {
     let template = repository().join("deploy/packer/smartnat.pkr.hcl");
-    let parser = repository().join("target/hcl2/bin/hcl2tojson");
+    let parser = repository().join("target/tools/bin/hcl2tojson");
     let output =
-        run(Command::new(&parser).arg(&template), "tests/run.sh installs it (need_deploy_tools in tests/prepare.sh)");
+        run(Command::new(&parser).arg(&template), "tests/run.sh installs it (need_pinned_tools in tests/prepare.sh)");
     assert!(output.status.success(), "{}", text(&output));
     let parsed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let names = |kind: &str| -> Vec<String> {

@@ -175,7 +175,7 @@ fn nothing_but_markers_passes_a_siege_from_the_wire_and_from_beyond_the_router()
         }
         siege.nothing_passed();
     }
-    assert_eq!(try_port(&bed.core, Proto::Tcp, Bed::BORDER, 22).unwrap().name, "box", "inside, the box answers");
+    assert_eq!(bed.core.get(Proto::Tcp, Bed::BORDER, 22).unwrap().name, "box", "inside, the box answers");
     assert_eq!(bed.border.get(Proto::Tcp, CLUSTER_IP, 80).unwrap().name, "service");
 }
 

@@ -197,7 +197,7 @@ fn local_routes_of_an_external_interface_are_its_addresses_where_the_router_rout
     for address in [ROUTED, IN_NETWORK[1]] {
         let way = bed.border.run(&format!("ip route get {} from {address}", Bed::CLIENT1));
         assert!(way.contains("via 203.0.113.1 dev eth1"), "{way}");
-        assert_eq!(try_port(&bed.client1, Proto::Tcp, address, 2222), Err(Failure::Refused), "nobody listens there");
+        assert_eq!(bed.client1.get(Proto::Tcp, address, 2222), Err(Failure::Refused), "nobody listens there");
         assert_eq!(try_port(&bed.client1, Proto::Tcp, address, 2223), Err(Failure::Timeout), "not opened");
     }
 

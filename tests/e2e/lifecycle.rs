@@ -109,7 +109,7 @@ fn the_border_is_closed_before_the_first_packet_can_be_forwarded() {
 fn the_border_command_closes_the_border_alone_without_objects() {
     let bed = Bed::new();
     bed.border.set_sysctl("net/ipv4/ip_forward", "1");
-    assert_eq!(try_port(&bed.attacker1, bed::peer::Proto::Tcp, Bed::POD1, 8080).unwrap().name, "pod1");
+    assert_eq!(bed.attacker1.get(bed::peer::Proto::Tcp, Bed::POD1, 8080).unwrap().name, "pod1");
     let manifests = manifests([]);
     let border = daemon(&bed, &manifests).command(&["border"]);
     assert!(border.status.success(), "{border:?}");
@@ -134,7 +134,7 @@ fn the_border_command_needs_no_interface_and_closes_those_that_come_later() {
     bed.plug_again("eth1");
     bed.serve("border", "sshd", &[SocketAddrV4::new(Bed::EXT1, 22)], &[]);
     assert_eq!(try_port(&bed.attacker1, bed::peer::Proto::Tcp, Bed::EXT1, 22), Err(Failure::Timeout));
-    assert_eq!(try_port(&bed.border, bed::peer::Proto::Tcp, Bed::EXT1, 22).unwrap().name, "sshd");
+    assert_eq!(bed.border.get(bed::peer::Proto::Tcp, Bed::EXT1, 22).unwrap().name, "sshd");
 }
 
 #[test]

@@ -72,8 +72,9 @@ fn what_a_tool_says_at_each_reading_is_logged_once() {
     bed.border.run("iptables-legacy -P FORWARD ACCEPT");
     let daemon = daemon(&bed, &manifests).start();
     for round in 0..3 {
-        bed.border.run(&format!("iptables -A FORWARD -s 192.0.2.1 -m comment --comment r{round} -j ACCEPT"));
-        daemon.passes(1);
+        daemon.pass_over(|| {
+            bed.border.run(&format!("iptables -A FORWARD -s 192.0.2.1 -m comment --comment r{round} -j ACCEPT"))
+        });
     }
     let log = daemon.log();
     let warnings = log.lines().filter(|l| l.contains("WARN") && l.contains("legacy tables present"));

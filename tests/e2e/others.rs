@@ -140,7 +140,9 @@ fn who_stops_mapped_packets_is_named_with_a_remedy_that_makes_them_flow() {
         let beyond = trace(&daemon, &manifests);
         let (_, beyond) =
             beyond.split_once("\nBeyond: it also meets rules of others").unwrap_or_else(|| panic!("{beyond}"));
-        assert!(beyond.contains(told[0]) || beyond.contains("chain"), "{name}: {beyond}");
+        // Where, and by what; the two put it into words of their own.
+        let (place, cause) = (told[0], told[told.len() - 1]);
+        assert!(beyond.contains(place) && beyond.contains(cause), "{name}: {beyond}");
         // An operator copies the command up to its explanation.
         let command = finding.remedy.split(" (").next().unwrap();
         bed.border.feed("sh -e", command);

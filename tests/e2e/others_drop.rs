@@ -102,8 +102,7 @@ fn what_others_put_behind_or_ahead_of_our_jump_moves_it_to_its_place_without_a_l
     drop(stream);
     // ACCEPTs behind us change nothing, and are left there: whoever insists on being last (Felix) is not fought.
     let before = daemon.metric("smartnat_repairs_total", "{kind=\"hook\"}");
-    bed.border.run("iptables -A FORWARD -m mark --mark 0x1/0x1 -j ACCEPT");
-    daemon.passes(1);
+    daemon.pass_over(|| bed.border.run("iptables -A FORWARD -m mark --mark 0x1/0x1 -j ACCEPT"));
     await_place(&bed, "FORWARD", FORWARD, 1);
     assert_eq!(daemon.metric("smartnat_repairs_total", "{kind=\"hook\"}"), before);
 }
@@ -203,7 +202,7 @@ fn pods_of_mappings_begin_connections_past_a_policy_drop_and_others_do_not() {
     manifests.put_endpoints(Endpoints::of("web").ready(Bed::POD1)).write();
     let _daemon = daemon(&bed, &manifests).set("SNCTRLR_SETUP_SNAT", "true").start();
     for proto in [Proto::Tcp, Proto::Udp] {
-        assert_eq!(try_port(&bed.pod1, proto, Bed::CLIENT1, 7000).unwrap().saw.ip(), Bed::EXT1);
+        assert_eq!(bed.pod1.get(proto, Bed::CLIENT1, 7000).unwrap().saw.ip(), Bed::EXT1);
         assert_eq!(try_port(&bed.pod2, proto, Bed::CLIENT1, 7000), Err(Failure::Timeout), "not mapped");
     }
     assert_served(&bed.client1, Bed::EXT1);

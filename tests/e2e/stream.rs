@@ -17,6 +17,10 @@ struct Traffic {
 
 impl Traffic {
     fn start(bed: &Bed) -> Traffic {
+        // Flows that are over are soon forgotten: tens of thousands of them, read anew at each change, would be most of the work here.
+        for state in ["tcp_timeout_time_wait", "udp_timeout"] {
+            bed.border.set_sysctl(&format!("net/netfilter/nf_conntrack_{state}"), "5");
+        }
         let traffic =
             Traffic { stream: open_stream(&bed.client1, Bed::EXT1), floods: flood(&bed.client2, Bed::EXT2).into() };
         assert_alive(&traffic.stream);

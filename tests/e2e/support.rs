@@ -55,7 +55,7 @@ pub fn try_ports(from: &Namespace, address: Ipv4Addr) -> Vec<Result<Answer, Fail
     PORTS.map(|(proto, port)| try_port(from, proto, address, port)).into()
 }
 
-/// One request that gives up soon.
+/// One request that gives up soon: for what is not answered. What must be answered is asked with [`Namespace::get`], which is patient.
 pub fn try_port(from: &Namespace, proto: Proto, address: Ipv4Addr, port: u16) -> Result<Answer, Failure> {
     let request = Request { timeout: SHORT, ..Request::new(proto, SocketAddrV4::new(address, port)) };
     from.within(|| request.send())
@@ -70,7 +70,8 @@ pub fn assert_dropped(from: &Namespace, address: Ipv4Addr) {
 /// Allowed, but there is nothing to connect to: told at once.
 #[track_caller]
 pub fn assert_refused(from: &Namespace, address: Ipv4Addr) {
-    assert_eq!(try_ports(from, address), [Err(Failure::Refused), Err(Failure::Refused)], "from {}", from.name());
+    let answers = PORTS.map(|(proto, port)| from.get(proto, address, port));
+    assert_eq!(answers, [Err(Failure::Refused), Err(Failure::Refused)], "from {}", from.name());
 }
 
 /// Names of the pods that answer `count` new connections.
@@ -101,6 +102,7 @@ pub fn assert_alive(stream: &Stream) {
 /// The stream is cut: its server or client gets no more.
 #[track_caller]
 pub fn assert_cut(stream: Stream) {
+    stream.expect_end();
     eventually("the stream is cut", || stream.broken().map(drop));
     let report = stream.stop();
     assert!(report.broken.is_some(), "{report:?}");
@@ -113,6 +115,7 @@ pub const GRACE: Duration = Duration::from_secs(30);
 #[track_caller]
 pub fn assert_ends_in_time(stream: Stream, gone: Instant) {
     assert_alive(&stream);
+    stream.expect_end();
     eventually_within(GRACE + bed::BOUND, "the stream is cut", || stream.broken().map(drop));
     let lived = gone.elapsed();
     assert!(lived >= GRACE, "cut after {lived:?}");
@@ -121,6 +124,15 @@ pub fn assert_ends_in_time(stream: Stream, gone: Instant) {
 /// New flows to both usual ports.
 pub fn flood(from: &Namespace, address: Ipv4Addr) -> [Flood; 2] {
     PORTS.map(|(proto, port)| from.within(|| Flood::start(proto, SocketAddrV4::new(address, port))))
+}
+
+/// Every flood has begun so many more flows.
+#[track_caller]
+pub fn await_flows(floods: &[Flood], more: u64) {
+    let before: Vec<u64> = floods.iter().map(Flood::flows).collect();
+    eventually("new flows go on", || {
+        floods.iter().zip(&before).all(|(flood, before)| flood.flows() >= before + more).then_some(())
+    });
 }
 
 /// None of the flood's flows was lost, and there was at least this many of each kind.

@@ -192,7 +192,7 @@ fn the_watchdog_is_fed_by_the_loop_and_starves_with_it() {
     ];
     let _daemon = settings.iter().fold(daemon(&bed, &manifests), |d, (name, value)| d.set(name, value)).start();
     for _ in 0..5 {
-        assert!(supervisor.hear("WATCHDOG=1", Duration::from_secs(5)).is_some(), "the loop turns");
+        assert!(supervisor.hear("WATCHDOG=1", LONG).is_some(), "the loop turns");
     }
     tool.begin();
     manifests.put(mapping("late", &[Bed::EXT1B])).write();

@@ -38,7 +38,7 @@ fn the_kernel_holds_them_as_they_were_meant() {
                 .collect();
             assert_eq!(lines, wanted, "{tool}");
             // As the kernel compares them: a wildcard would be shown with an asterisk that is not escaped.
-            let native = sh("nft list chain ip mangle SMARTNAT-NAMES");
+            let native = sh(&format!("nft list chain {} mangle SMARTNAT-NAMES", tool.replace("tables", "")));
             let compared: Vec<&str> = native.lines().filter_map(|l| l.trim().strip_prefix("iifname ")).collect();
             assert_eq!(compared.len(), names.len());
             let wild = compared.iter().find(|l| l.contains("*\"") && !l.contains("\\*\""));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 
 /// Longest wait for anything that the kernel or a task is to do.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a test on a thread that has left for a new network namespace, with a runtime of its own. Sockets opened and commands started by it
 /// belong there. The namespace has no name and dies with the thread, however the test ends.

@@ -29,17 +29,31 @@ flags="-s -w -X $component.gitVersion=$version -X $component.gitMajor=1 -X $comp
 stamp=$({ cat go.mod go.sum; echo "$flags"; } | sha256sum | cut -d' ' -f1)
 mapfile -t packages < <(sed -n '/^tool (/,/^)/ s/^[[:space:]]\{1,\}//p' go.mod)
 
+# name PACKAGE: that of its binary here; Go's own is the last word of the path that is no version.
+name() { case $1 in */etcd/server/*) echo etcd ;; *) echo "${1##*/}" ;; esac; }
+
+missing=()
 for package in "${packages[@]}"; do
-    name=${package##*/}
-    [ "$package" = go.etcd.io/etcd/server/v3 ] && name=etcd
-    [ -x "$target/$name" ] && [ "$(cat "$target/.$name.stamp" 2>/dev/null)" = "$stamp" ] && continue
-    begin=$SECONDS
-    printf 'building %s of Kubernetes %s ... ' "$name" "$version"
-    go build -trimpath -ldflags "$flags" -o "$target/.$name.new" "$package" ||
-        die "
-$package could not be built. Needed: about 4 GB of disk for Go's caches, and a way to Go's module proxy ($(go env GOPROXY))."
-    mv -f "$target/.$name.new" "$target/$name" || die "cannot write $target/$name"
-    echo "$stamp" >"$target/.$name.stamp"
-    printf '%d s, %d MB\n' $((SECONDS - begin)) $(($(stat -c %s "$target/$name") / 1000000))
+    name=$(name "$package")
+    [ -x "$target/$name" ] && [ "$(cat "$target/.$name.stamp" 2>/dev/null)" = "$stamp" ] || missing+=("$package")
 done
+
+# All in one call: while one is linked, by one processor, others are compiled. Go names each package that it has compiled; every hundredth
+# is shown, and everything that is no such name.
+if [ ${#missing[@]} -gt 0 ]; then
+    printf 'building for Kubernetes %s, minutes the first time: %s\n' "$version" "${missing[*]}"
+    rm -rf "$target/.new" && mkdir "$target/.new" || die "cannot write in $target"
+    go build -v -trimpath -ldflags "$flags" -o "$target/.new/" "${missing[@]}" 2>&1 |
+        awk '/^[^ :#]+$/ { if (++count % 100 == 0) { print "  " count " packages: " $0; fflush() } next } { print; fflush() }' ||
+        die "
+That could not be built. Needed: about 4 GB of disk for Go's caches, and a way to Go's module proxy ($(go env GOPROXY))."
+    [ ! -e "$target/.new/server" ] || mv "$target/.new/server" "$target/.new/etcd"
+    for package in "${missing[@]}"; do
+        name=$(name "$package")
+        mv -f "$target/.new/$name" "$target/$name" || die "cannot write $target/$name"
+        echo "$stamp" >"$target/.$name.stamp"
+    done
+    rm -rf "$target/.new"
+    echo "built in $SECONDS s"
+fi
 echo "control plane of Kubernetes $version: $target"

@@ -303,6 +303,17 @@ impl<'a> Daemon<'a> {
         });
     }
 
+    /// Makes a change that it notices by itself, and waits until it has looked at it.
+    #[track_caller]
+    pub fn pass_over<T>(&self, change: impl FnOnce() -> T) -> T {
+        let passes = || self.metric("smartnat_passes_total", "");
+        // Counted before: the pass may be over by the time the change is made known to us.
+        let before = passes();
+        let outcome = change();
+        eventually("a pass after the change", || (passes() > before).then_some(()));
+        outcome
+    }
+
     /// Its process id.
     #[track_caller]
     pub fn pid(&self) -> u32 {

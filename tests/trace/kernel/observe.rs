@@ -16,7 +16,7 @@ use smartnat::ruleset::RejectWith;
 use smartnat::trace::{Outcome, Packet, PacketKind, SourceSeen};
 
 /// Everything that a packet does happens on one processor, before the sending call returns or soon after.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// What was seen of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]

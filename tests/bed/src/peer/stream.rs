@@ -7,8 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::{Answer, Failure, Pattern, connect};
 
-/// A round without its echo for so long is a broken stream.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A round without its echo for so long is a broken stream. Long: TCP sends again after twice the time each time, so that a stream is
+/// silent once more for as long as its path was away, on a busy machine for some seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The same for a stream of which nothing more is expected.
+const SILENCE_AT_THE_END: Duration = Duration::from_secs(5);
+/// So often a silent stream looks how long it may be silent.
+const TICK: Duration = Duration::from_millis(200);
 const ROUND: usize = 256;
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -16,6 +21,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub struct Stream {
     pub answer: Answer,
     stop: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
     bytes: Arc<AtomicU64>,
     broken: Arc<OnceLock<String>>,
     worker: JoinHandle<Duration>,
@@ -41,21 +47,28 @@ impl Stream {
     pub fn open_with(to: SocketAddrV4, silence: Duration) -> Result<Stream, Failure> {
         let mut connection = connect(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), to, silence)?;
         connection.set_read_timeout(Some(silence))?;
+        // Rounds are far smaller than what a socket takes at once.
         connection.set_write_timeout(Some(silence))?;
         let mut greeting = String::new();
         // Nothing follows the greeting until we ask, so the reader's buffer holds no more than it.
         BufReader::new(&connection).read_line(&mut greeting)?;
         let answer = greeting.parse().map_err(Failure::Broken)?;
         connection.write_all(b"echo\n")?;
+        connection.set_read_timeout(Some(TICK))?;
         let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let broken = Arc::new(OnceLock::new());
+        let (ending, broken) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
         let (halt, count, wound) = (Arc::clone(&stop), Arc::clone(&bytes), Arc::clone(&broken));
+        let end = Arc::clone(&ending);
         let worker = thread::spawn(move || {
             let mut longest_gap = Duration::ZERO;
             let (mut sent, mut received) = (Pattern::default(), Pattern::default());
             while !halt.load(Ordering::Relaxed) {
                 let begin = Instant::now();
-                if let Err(e) = round(&mut connection, &mut sent, &mut received) {
+                let may_wait = || {
+                    let limit = if end.load(Ordering::Relaxed) { silence.min(SILENCE_AT_THE_END) } else { silence };
+                    begin.elapsed() < limit
+                };
+                if let Err(e) = round(&mut connection, &mut sent, &mut received, may_wait) {
                     wound.get_or_init(|| e.to_string());
                     break;
                 }
@@ -65,7 +78,7 @@ impl Stream {
             }
             longest_gap
         });
-        Ok(Stream { answer, stop, bytes, broken, worker })
+        Ok(Stream { answer, stop, ending, bytes, broken, worker })
     }
 
     /// Bytes echoed so far.
@@ -78,7 +91,13 @@ impl Stream {
         self.broken.get().map(String::as_str)
     }
 
+    /// It may be cut from now on: some seconds of silence are taken for that.
+    pub fn expect_end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     pub fn stop(self) -> StreamReport {
+        self.expect_end();
         self.stop.store(true, Ordering::Relaxed);
         let longest_gap = self.worker.join().expect("a stream's thread does not panic");
         let broken = self.broken.get().cloned();
@@ -86,10 +105,24 @@ impl Stream {
     }
 }
 
-fn round(connection: &mut (impl Read + Write), sent: &mut Pattern, received: &mut Pattern) -> io::Result<()> {
+fn round(
+    connection: &mut (impl Read + Write),
+    sent: &mut Pattern,
+    received: &mut Pattern,
+    may_wait: impl Fn() -> bool,
+) -> io::Result<()> {
     let mut buffer = [0; ROUND];
     sent.fill(&mut buffer);
     connection.write_all(&buffer)?;
-    connection.read_exact(&mut buffer)?;
+    let mut filled = 0;
+    while filled < ROUND {
+        match connection.read(&mut buffer[filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && may_wait() => {}
+            Err(e) => return Err(e),
+        }
+    }
     received.check(&buffer).map_err(io::Error::other)
 }
