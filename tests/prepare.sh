@@ -82,7 +82,7 @@ reachable, and does it have them for this machine and its Python?"
 
 # The virtual machine of the appliance tests: under a minute the first time.
 need_appliance() {
-    need_commands mmdebstrap=mmdebstrap mke2fs=e2fsprogs ssh=openssh-client strip=binutils flock=util-linux
+    need_commands mmdebstrap=mmdebstrap mke2fs=e2fsprogs ssh=openssh-client strip=binutils flock=util-linux cpio=cpio xz=xz-utils
     bash "$repository/tests/appliance/build.sh"
 }
 

@@ -65,7 +65,7 @@ fn whatever_stands_above_an_external_interface_is_closed() {
     let bed = Bed::new();
     let payload = tempfile::tempdir().unwrap();
     put_program(payload.path());
-    let vm = Vm::boot(&bed, payload.path());
+    let vm = Vm::booted(&bed, payload.path());
     vm.must(
         "ip address add 10.0.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.0.1; \
          ip route add 10.244.0.0/16 via 10.0.0.1; ip address add 203.0.113.10/24 dev eth1; ip link set eth1 up; \

@@ -3,6 +3,8 @@
 # kernel of its cloud images, and a bare Debian 13 with systemd, networkd, ssh and the tools that deploy/install.sh would fetch from the
 # distribution (the guest has no way to it), or NixOS brings along. As root; about a minute and a half, nothing when it is there and current.
 #
+# The kernel finds its disk, a virtio one whose state can be saved, by a small initramfs. States that tests saved of an older machine go.
+#
 # QEMU comes from Debian 13 because that of Debian 12 (7.2) crashes this kernel without KVM; it runs through its own loader.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
@@ -10,7 +12,7 @@ cd "$(dirname "$0")" || exit 1
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
 [ "$(id -u)" -eq 0 ] || die "Building a root file system needs root: run this again as root."
-for tool in mmdebstrap=mmdebstrap mke2fs=e2fsprogs ssh-keygen=openssh-client flock=util-linux dpkg-deb=dpkg; do
+for tool in mmdebstrap=mmdebstrap mke2fs=e2fsprogs ssh-keygen=openssh-client flock=util-linux dpkg-deb=dpkg cpio=cpio xz=xz-utils; do
     command -v "${tool%%=*}" >/dev/null || die "${tool%%=*} is missing: apt-get install -y ${tool#*=} (tests/run.sh does)."
 done
 
@@ -74,6 +76,34 @@ cp "$work/kernel/boot/vmlinuz-$release" "$work/vmlinuz" || die "the kernel packa
 mkdir -p "$work/modules/usr/lib"
 mv "$work/kernel/usr/lib/modules" "$work/modules/usr/lib/"
 
+progress "initramfs"
+KEEP=busybox-static fetch "$work/busybox" busybox-static
+mkdir -p "$work"/initrd.d/{bin,dev,sys,root}
+cp "$work/busybox/usr/bin/busybox" "$work/initrd.d/bin/" || die "the package busybox-static has no busybox"
+xz -dc "$work/modules/usr/lib/modules/$release/kernel/drivers/block/virtio_blk.ko.xz" >"$work/initrd.d/virtio_blk.ko" ||
+    die "the kernel package has no driver of virtio disks"
+cat >"$work/initrd.d/init" <<'INIT'
+#!/bin/busybox sh
+# This kernel has the driver of virtio disks as a module.
+busybox() { /bin/busybox "$@"; }
+busybox mount -t devtmpfs dev /dev
+busybox mount -t sysfs sys /sys
+busybox insmod /virtio_blk.ko
+disk=''
+until [ -n "$disk" ] && [ -b "/dev/$disk" ]; do
+    for found in /sys/block/vd*; do
+        [ "$(busybox cat "$found/serial" 2>/dev/null)" = root ] && disk=${found##*/}
+    done
+    [ -n "$disk" ] || busybox usleep 20000
+done
+busybox mount -t ext4 "/dev/$disk" /root
+busybox umount /sys
+busybox umount /dev
+exec /bin/busybox switch_root /root /sbin/init
+INIT
+chmod +x "$work/initrd.d/init"
+(cd "$work/initrd.d" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/initrd" || die "cpio could not make the initramfs"
+
 progress "root file system of Debian $suite"
 ssh-keygen -q -t ed25519 -N '' -C appliance -f "$work/key" || die "ssh-keygen failed"
 cat >"$work/setup" <<'SETUP'
@@ -126,7 +156,8 @@ truncate -s 1500M "$work/root.ext4"
 mke2fs -q -F -t ext4 -L root -d "$work/root" -E lazy_itable_init=1,lazy_journal_init=1 "$work/root.ext4" || die "mke2fs failed"
 
 rm -f "$target/stamp"
-for part in qemu vmlinuz key key.pub root.ext4; do
+rm -rf "$target/states"
+for part in qemu vmlinuz initrd key key.pub root.ext4; do
     rm -rf "${target:?}/$part"
     mv "$work/$part" "$target/$part" || die "cannot write $target/$part"
 done

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bed::cluster::ControlPlane;
 use bed::packet::{Mac, Seen, Sniffer, Wire, ethernet, flags, number, tcp_packet, udp_packet};
-use bed::{Bed, eventually, holds};
+use bed::{Bed, eventually_within, holds};
 
-use crate::support::CLUSTER_IP;
+use crate::support::{CLUSTER_IP, PATIENCE};
 
 /// What an open door would lead to: ssh, health, kube-proxy, NodePorts, the API server, pods and their Services.
 const TARGETS: [(Ipv4Addr, u16); 12] = [
@@ -69,7 +69,7 @@ impl Probe {
     #[track_caller]
     pub fn assert_nothing_forwarded(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
-        eventually("the scan goes on", || holds(self.rounds.load(Ordering::Relaxed) > before + 4));
+        eventually_within(PATIENCE, "the scan goes on", || holds(self.rounds.load(Ordering::Relaxed) > before + 4));
         let passed = self.cluster.seen(|s| s.payload == PROBE);
         assert!(passed.is_empty(), "{} got into the cluster, the first {:?}", passed.len(), passed.first());
     }

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use bed::cluster::{ControlPlane, binary};
 use bed::peer::{Answer, Failure, Proto, Request, Stream};
+pub use bed::vm::PATIENCE;
 use bed::vm::{PAYLOAD, Vm};
-use bed::{Bed, Endpoints, Layout, Mapping, Namespace, Options, Service, eventually, eventually_within, holds};
+use bed::{Bed, Endpoints, Layout, Mapping, Namespace, Options, Service, eventually_within, holds};
 use serde_json::Value;
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_smartnat-manager");
-/// The machine is emulated: what takes milliseconds takes seconds there.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-const INSTALL: Duration = Duration::from_secs(240);
 pub const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const PORTS: [(Proto, u16); 2] = [(Proto::Tcp, 80), (Proto::Udp, 53)];
 
@@ -40,7 +38,7 @@ impl Stage {
 
     /// The bare machine, with the interfaces that its administrator configured and nothing of SmartNat.
     pub fn bare(&self) -> Vm<'_> {
-        let vm = Vm::boot(&self.bed, self.payload.path());
+        let vm = Vm::booted(&self.bed, self.payload.path());
         for (name, content) in networks(self.bed.options.layout) {
             vm.put(&format!("/etc/systemd/network/{name}"), &content);
         }
@@ -116,7 +114,7 @@ pub const INSTALLATION: &str = "--binary /payload/smartnat-manager --kube-proxy 
 /// Runs `deploy/install.sh` in the machine; what it said. Its last step, `check`, may find the clock not synchronised: there is no time server.
 #[track_caller]
 pub fn install(vm: &Vm, options: &str) -> String {
-    let output = vm.run_for(&format!("{PAYLOAD}/deploy/install.sh {options} 2>&1"), INSTALL);
+    let output = vm.run_while_it_tells(&format!("{PAYLOAD}/deploy/install.sh {options} 2>&1"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(matches!(output.status.code(), Some(0 | 4)), "install.sh: {}\n{said}", output.status);
     let mut failed = said.lines().filter(|l| l.starts_with("FAIL"));
@@ -238,7 +236,7 @@ pub fn ask(from: &Namespace, proto: Proto, address: Ipv4Addr, port: u16) -> Resu
 pub fn await_both_pods(from: &Namespace, address: Ipv4Addr) {
     for (proto, port) in PORTS {
         for pod in ["pod1", "pod2"] {
-            eventually(&format!("{proto:?} {address}:{port} by {pod}"), || {
+            eventually_within(PATIENCE, &format!("{proto:?} {address}:{port} by {pod}"), || {
                 holds(from.get(proto, address, port).is_ok_and(|a| a.name == pod))
             });
         }

@@ -25,10 +25,10 @@ pub fn qemu() -> Command {
     command
 }
 
-/// A disk of its own for a machine: what it writes lasts as long as the test.
+/// A disk of its own: what a machine writes to it lasts as long as the test.
 #[track_caller]
-pub fn copy_root(to: &Path) {
-    must(Command::new("cp").arg("--sparse=always").arg(path("root.ext4")).arg(to));
+pub fn copy_disk(from: &Path, to: &Path) {
+    must(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to));
 }
 
 /// A disk with the content of a directory, and a label to find it by.

@@ -1,8 +1,11 @@
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::standstill::Standstill;
 use crate::Namespace;
 
 /// Where QEMU takes connections for the guest's ssh, on the loopback of its namespace.
@@ -23,10 +26,28 @@ impl<'a> Ssh<'a> {
 
     fn command(&self, limit: Duration) -> Command {
         let mut command = Command::new("timeout");
-        command.arg(limit.as_secs().to_string()).arg("ssh").arg("-i").arg(&self.key).arg("-S").arg(&self.control);
-        command.args(["-p", &PORT.to_string(), "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]);
-        command.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=20"]);
+        command.arg(limit.as_secs().to_string()).arg("ssh").args(self.options());
         command
+    }
+
+    fn options(&self) -> Vec<std::ffi::OsString> {
+        let mut options = vec!["-i".into(), self.key.clone().into(), "-S".into(), self.control.clone().into()];
+        let port = PORT.to_string();
+        let words = ["-p", &port, "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o"];
+        options.extend(words.map(Into::into));
+        let words = ["UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=120"];
+        options.extend(words.map(Into::into));
+        options
+    }
+
+    /// Whether the guest's ssh greets within `patience`. QEMU takes connections for a guest that does not hear of them.
+    pub fn greets(&self, patience: Duration) -> bool {
+        self.namespace.within(|| {
+            let mut greeting = [0; 4];
+            TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok_and(|mut stream| {
+                stream.set_read_timeout(Some(patience)).is_ok() && stream.read_exact(&mut greeting).is_ok()
+            }) && greeting == *b"SSH-"
+        })
     }
 
     /// Makes the connection that the commands use.
@@ -35,16 +56,16 @@ impl<'a> Ssh<'a> {
     /// What ssh said.
     pub fn connect(&self) -> Result<(), String> {
         self.close();
-        let mut command = self.command(Duration::from_secs(30));
+        let mut command = self.command(Duration::from_secs(180));
         // The master stays in the background, so nothing of ours may be open in it.
         command.args([
             "-f",
             "-N",
             "-M",
             "-o",
-            "ServerAliveInterval=10",
+            "ServerAliveInterval=30",
             "-o",
-            "ServerAliveCountMax=6",
+            "ServerAliveCountMax=10",
             "root@127.0.0.1",
         ]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -53,7 +74,7 @@ impl<'a> Ssh<'a> {
         if !status.success() {
             return Err(format!("ssh: {status}"));
         }
-        let answer = self.run("true", Duration::from_secs(20))?;
+        let answer = self.run("true", Duration::from_secs(180))?;
         answer.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&answer.stderr).into_owned())
     }
 
@@ -77,9 +98,45 @@ impl<'a> Ssh<'a> {
             .map_err(|e| format!("cannot run ssh: {e}; apt-get install -y openssh-client"))
     }
 
+    /// A shell command that may take as long as it goes on printing; what it printed.
+    ///
+    /// # Errors
+    /// When it stands still, with what it had printed.
+    pub fn run_while_it_tells(&self, command: &str) -> Result<Output, String> {
+        let mut ssh = Command::new("ssh");
+        ssh.args(self.options())
+            .args(["root@127.0.0.1", command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = self.namespace.within(|| ssh.spawn()).map_err(|e| format!("cannot run ssh: {e}"))?;
+        let mut stdout = child.stdout.take().ok_or("ssh has no output")?;
+        let told = Mutex::new(Vec::new());
+        let text = || told.lock().unwrap_or_else(PoisonError::into_inner);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut chunk = [0; 4096];
+                while let Ok(n @ 1..) = stdout.read(&mut chunk) {
+                    text().extend_from_slice(&chunk[..n]);
+                }
+            });
+            let mut standstill = Standstill::new();
+            while !reader.is_finished() {
+                if let Some(why) = standstill.reached(text().len()) {
+                    _ = child.kill();
+                    _ = child.wait();
+                    return Err(format!("{why}; until then it printed\n{}", String::from_utf8_lossy(&text())));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let status = child.wait().map_err(|e| e.to_string())?;
+            Ok(Output { status, stdout: std::mem::take(&mut text()), stderr: Vec::new() })
+        })
+    }
+
     /// A shell command with a text on its standard input.
     pub fn feed(&self, command: &str, input: &str) -> Result<Output, String> {
-        let mut ssh = self.command(Duration::from_secs(30));
+        let mut ssh = self.command(Duration::from_secs(300));
         ssh.args(["root@127.0.0.1", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.namespace.within(|| ssh.spawn()).map_err(|e| format!("cannot run ssh: {e}"))?;
         if let Some(mut stdin) = child.stdin.take() {
