@@ -30,6 +30,7 @@ mod others;
 mod others_drop;
 mod pods;
 mod policy_rules;
+mod refresh;
 mod repair;
 mod same_subnet;
 mod service;
