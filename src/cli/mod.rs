@@ -192,6 +192,8 @@ fn quiet(debug: bool) {
     logging::init(if debug { Verbosity::Debug } else { Verbosity::Quiet });
 }
 
+/// Beside the main thread, on which the loop runs. More of them, one a processor, would not be busy, and each keeps memory of its own.
+const WORKERS: usize = 2;
 /// How long what was begun may take to end with the program. A name that is being resolved cannot be ended.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
@@ -210,7 +212,9 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
 
 /// For who minds signals itself.
 fn block_on_to_the_end<F: Future>(future: F) -> Result<F::Output, CliError> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| CliError::failed("no threads could be started", e))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.map_err(|e| CliError::failed("no threads could be started", e))?;
     let output = runtime.block_on(future);
     // Other tasks are dropped before the program ends: they end what they started.
     runtime.shutdown_timeout(LAST_WORK);

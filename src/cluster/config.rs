@@ -1,4 +1,6 @@
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use kube::Config;
 use kube::config::{AuthInfo, Cluster, ExecAuthCluster, Kubeconfig, KubeconfigError};
@@ -19,6 +21,8 @@ pub(super) struct Setup {
     pub way: Way,
     /// Of the files' content. A client keeps what it read of them; another content needs another client.
     pub fingerprint: [u8; 32],
+    /// Of all files, that of the token too.
+    pub signs: Signs,
 }
 
 impl Setup {
@@ -64,7 +68,9 @@ pub(super) async fn read(source: &ObjectSource) -> Result<Setup, ConnectError> {
     let token_file = token_file(&mut config.auth_info);
     let way = proxy::choose(&config.cluster_url, proxy_url.as_deref(), |name| std::env::var(name).ok())?;
     config.proxy_url.clone_from(&way.proxy);
-    Ok(Setup { config, token_file, way, fingerprint: fingerprint(&files) })
+    let fingerprint = fingerprint(&files);
+    files.extend(token_file.clone());
+    Ok(Setup { config, token_file, way, fingerprint, signs: Signs::of(files) })
 }
 
 /// What the current context of a kubeconfig chooses. The client's own reading asks the environment for proxies by rules of its own, and
@@ -137,6 +143,45 @@ fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
     digest.finalize().into()
 }
 
+/// What tells files from what they were without reading them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Signs {
+    files: Vec<(PathBuf, Option<Sign>)>,
+    /// None of them was changed just before: two changes in a row can have the same time.
+    settled: bool,
+}
+
+type Sign = (u64, u64, u64, i64, i64);
+
+/// Far longer than two changes that have the same time are apart.
+const SETTLED: Duration = Duration::from_secs(2);
+
+impl Signs {
+    /// Of files that were read just now.
+    fn of(files: Vec<PathBuf>) -> Self {
+        Signs::taken(files, SystemTime::now())
+    }
+
+    fn taken(files: Vec<PathBuf>, now: SystemTime) -> Self {
+        let files: Vec<_> =
+            files.into_iter().map(|file| (sign(&file), file)).map(|(sign, file)| (file, sign)).collect();
+        let until = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(SETTLED);
+        let until = i64::try_from(until.as_secs()).unwrap_or_default();
+        let settled = files.iter().filter_map(|(_, sign)| *sign).all(|(.., changed, _)| changed < until);
+        Signs { files, settled }
+    }
+
+    /// Whether all files are what they were.
+    pub fn stand(&self) -> bool {
+        self.settled && self.files.iter().all(|(file, known)| sign(file) == *known)
+    }
+}
+
+fn sign(file: &Path) -> Option<Sign> {
+    let m = std::fs::metadata(file).ok()?;
+    Some((m.dev(), m.ino(), m.size(), m.ctime(), m.ctime_nsec()))
+}
+
 /// The client certificate as PEM.
 pub(super) fn client_certificate(user: &AuthInfo) -> Option<Vec<u8>> {
     use base64::Engine;
@@ -150,6 +195,23 @@ pub(super) fn client_certificate(user: &AuthInfo) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signs_stand_until_a_file_is_another_and_do_not_say_so_of_one_that_was_just_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (write(dir.path(), "a", "one"), write(dir.path(), "b", "one"));
+        assert!(!Signs::of(vec![file.clone()]).stand(), "the next write may have the same time");
+        let missing = Signs::of(vec![dir.path().join("missing")]);
+        assert!(missing.stand());
+        write(dir.path(), "missing", "text");
+        assert!(!missing.stand());
+        let later = SystemTime::now() + SETTLED * 2;
+        let signs = Signs::taken(vec![file.clone()], later);
+        assert!(signs.stand());
+        // Of the same size, by a link to another file.
+        std::fs::rename(other, &file).unwrap();
+        assert!(!signs.stand());
+    }
 
     fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
         let file = dir.join(name);

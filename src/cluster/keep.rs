@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::config::Signs;
 use super::credential::{self, Credential};
 use super::renewal::{Renewal, Renewed};
 use super::session::{self, Session, Sessions};
@@ -35,6 +36,7 @@ pub fn run(source: ObjectSource, reports: watch::Sender<Report>) -> Sessions {
         reports,
         sessions,
         held: None,
+        credential: None,
         retry: LOOK,
         renewal: FIRST_RENEWAL,
         trouble: None,
@@ -50,6 +52,8 @@ struct Keeper {
     reports: watch::Sender<Report>,
     sessions: watch::Sender<Option<Session>>,
     held: Option<Held>,
+    /// As the files said last.
+    credential: Option<Credential>,
     retry: Duration,
     renewal: Duration,
     /// What was told last.
@@ -63,6 +67,8 @@ struct Keeper {
 struct Held {
     session: Session,
     fingerprint: [u8; 32],
+    /// As long as they stand, nothing has to be read.
+    signs: Signs,
     renewal: Renewal,
 }
 
@@ -91,11 +97,20 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), ConnectError> {
-        let setup = config::read(&self.source).await?;
-        self.report_credential(credential::of_setup(&setup));
+        let setup = match self.held.as_ref().is_some_and(|held| held.signs.stand()) {
+            true => None,
+            false => Some(config::read(&self.source).await?),
+        };
+        if let Some(setup) = &setup {
+            self.credential = credential::of_setup(setup);
+        }
+        self.report_credential();
         if let Some(held) = &mut self.held
-            && held.fingerprint == setup.fingerprint
+            && setup.as_ref().is_none_or(|setup| setup.fingerprint == held.fingerprint)
         {
+            if let Some(setup) = &setup {
+                held.signs = setup.signs.clone();
+            }
             let renewed = held.renewal.look(&held.session.server).await?;
             if renewed == Renewed::Yes {
                 tracing::info!("the token for the API server was renewed");
@@ -112,11 +127,15 @@ impl Keeper {
                 tracing::info!(server = held.session.server, "the credential is refused; getting it anew");
             }
         }
-        let fingerprint = setup.fingerprint;
+        let setup = match setup {
+            Some(setup) => setup,
+            None => config::read(&self.source).await?,
+        };
+        let (fingerprint, signs) = (setup.fingerprint, setup.signs.clone());
         let (session, renewal) = session::open(setup).await?;
         tracing::info!(server = session.server, "the API server is spoken to with the credential as it is now");
         self.sessions.send_replace(Some(session.clone()));
-        self.held = Some(Held { session, fingerprint, renewal });
+        self.held = Some(Held { session, fingerprint, signs, renewal });
         Ok(())
     }
 
@@ -153,7 +172,8 @@ impl Keeper {
         }
     }
 
-    fn report_credential(&mut self, credential: Option<Credential>) {
+    fn report_credential(&mut self) {
+        let credential = self.credential.clone();
         let now = Timestamp::now();
         if let Some(credential) = credential.as_ref().filter(|c| c.is_due(now)) {
             if self.reminded.is_none_or(|at| at.elapsed() >= REMINDER) {

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Response, StatusCode};
 use kube::Client;
 use kube::client::ClientBuilder;
 use kube::config::{InClusterError, KubeconfigError};
@@ -22,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two reads of one connection. A watch may be silent until its own end, after [`WATCH_SECONDS`].
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// The API server is left alone for no longer, whatever it asks for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Watches end by themselves after so long.
 pub const WATCH_SECONDS: u32 = 60;
 
@@ -35,9 +39,15 @@ pub struct Session {
     pub way: Way,
     refused: Refusals,
     outage: Outage,
+    busy: Busy,
 }
 
 impl Session {
+    /// Until when the API server asked, by `Retry-After`, to be left alone; `None` if it did not, or when that is over.
+    pub fn busy_until(&self) -> Option<Instant> {
+        self.busy.until()
+    }
+
     /// To be told of every answer 401. A client keeps a credential until it expires; when it is refused for long, a new one is got.
     pub fn credential_refused(&self) {
         self.refused.note();
@@ -74,6 +84,26 @@ impl Refusals {
 
     fn lasting(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// The API server has too much to do, and says when to come again.
+#[derive(Clone, Default)]
+struct Busy(Arc<Mutex<Option<Instant>>>);
+
+impl Busy {
+    fn saw(&self, code: StatusCode, headers: &HeaderMap) {
+        if !matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            return;
+        }
+        let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        let Some(pause) = seconds.map(|s| Duration::from_secs(s).min(LONGEST_RETRY_AFTER)) else { return };
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = (*until).max(Some(Instant::now() + pause));
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).filter(|until| Instant::now() < *until)
     }
 }
 
@@ -154,14 +184,39 @@ pub(super) async fn open(setup: Setup) -> Result<(Session, Renewal), ConnectErro
         .map_err(|source| ConnectError::Client { server: server.clone(), source })?
         .with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT));
     let outage = Outage::new();
-    let seen = outage.clone();
-    let builder = builder.with_layer(&MapResultLayer::new(move |result: Result<_, BoxError>| {
+    let busy = Busy::default();
+    let (seen, told) = (outage.clone(), busy.clone());
+    let builder = builder.with_layer(&MapResultLayer::new(move |result: Result<Response<_>, BoxError>| {
         seen.saw(result.is_ok());
+        if let Ok(answer) = &result {
+            told.saw(answer.status(), answer.headers());
+        }
         result
     }));
     let client = match renewal.bearer().cloned() {
         None => builder.build(),
         Some(token) => builder.with_layer(&MapRequestLayer::new(move |request| token.sign(request))).build(),
     };
-    Ok((Session { client, server, way, refused: Refusals::default(), outage }, renewal))
+    Ok((Session { client, server, way, refused: Refusals::default(), outage, busy }, renewal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_with_too_much_to_do_is_left_alone_for_as_long_as_it_says() {
+        let seconds = |code: u16, value: Option<&str>| {
+            let busy = Busy::default();
+            let headers = value.map(|value| (RETRY_AFTER, value.parse().unwrap())).into_iter().collect();
+            busy.saw(StatusCode::from_u16(code).unwrap(), &headers);
+            busy.until().map(|until| (until - Instant::now()).as_secs_f64().ceil())
+        };
+        assert_eq!(seconds(429, Some("3")), Some(3.0));
+        assert_eq!(seconds(503, Some("1")), Some(1.0));
+        assert_eq!(seconds(429, Some("86400")), Some(60.0));
+        for (code, value) in [(429, None), (429, Some("soon")), (429, Some("0")), (200, Some("3")), (500, Some("3"))] {
+            assert_eq!(seconds(code, value), None, "{code} {value:?}");
+        }
+    }
 }

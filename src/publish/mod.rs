@@ -16,7 +16,7 @@ mod statement;
 mod tests;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +44,9 @@ use write::{WriteError, Writer};
 const SOURCE: &str = "status";
 /// Requests under way at once.
 const CONCURRENCY: usize = 8;
+/// Events that wait. They are told one after the other, beside the writes that clients wait for. Of more at once nobody reads all; the
+/// oldest go.
+const MOST_EVENTS: usize = 10_000;
 /// What was changed meanwhile is looked at again when the watch tells, or after this.
 const OUTDATED: Duration = Duration::from_millis(500);
 /// What the API server rejects is tried again after this.
@@ -97,8 +100,9 @@ pub async fn run(
 
 /// What a task of its own came to.
 enum Job {
-    Write { key: ObjectKey, uid: String, step: Step, result: Result<Box<Record>, WriteError> },
+    Write { key: ObjectKey, before: Box<Record>, step: Step, result: Result<Box<Record>, WriteError> },
     Clock(Result<(Timestamp, Instant), WriteError>),
+    Event,
 }
 
 struct Publisher {
@@ -115,6 +119,9 @@ struct Publisher {
     /// What time it was at least for the API server, and when: from then on our own time goes by, whatever somebody sets our clock to.
     server_time: Option<(Timestamp, Instant)>,
     asking: bool,
+    /// Events about objects, by key and uid, that are to be told, and whether one is under way.
+    events: VecDeque<(ObjectKey, String, Event)>,
+    telling: bool,
     jobs: JoinSet<Job>,
 }
 
@@ -132,6 +139,8 @@ impl Publisher {
             trouble: Trouble::default(),
             server_time: None,
             asking: false,
+            events: VecDeque::new(),
+            telling: false,
             jobs: JoinSet::new(),
         }
     }
@@ -204,8 +213,25 @@ impl Publisher {
         self.queue.mark_all(self.records.keys());
     }
 
-    /// Begins as many steps as may be under way.
+    /// Begins as many steps as may be under way, and an Event.
     fn begin(&mut self) {
+        self.begin_steps();
+        if self.telling || self.trouble.lasts() {
+            return;
+        }
+        if let Some((_, recorder)) = &self.session
+            && let Some((key, uid, event)) = self.events.pop_front()
+        {
+            let recorder = recorder.clone();
+            self.telling = true;
+            self.jobs.spawn(async move {
+                tell(&recorder, &key, uid, &event).await;
+                Job::Event
+            });
+        }
+    }
+
+    fn begin_steps(&mut self) {
         let now = Instant::now();
         self.queue.wake(now);
         let limit = if self.trouble.lasts() { 1 } else { CONCURRENCY };
@@ -264,16 +290,12 @@ impl Publisher {
     }
 
     fn write(&mut self, key: ObjectKey, record: Record, step: Step) {
-        let Some((session, recorder)) = &self.session else { return };
+        let Some((session, _)) = &self.session else { return };
         self.queue.begin(key.clone());
         let writer = Writer { session: session.clone(), instance: self.settings.instance.clone() };
-        let recorder = recorder.clone();
         self.jobs.spawn(async move {
             let result = writer.take(&key, &record, &step).await;
-            if result.is_ok() {
-                tell(&recorder, &key, &record, events::events(&record, &step, &writer.instance)).await;
-            }
-            Job::Write { key, uid: record.uid, step, result: result.map(Box::new) }
+            Job::Write { key, before: Box::new(record), step, result: result.map(Box::new) }
         });
     }
 
@@ -289,9 +311,21 @@ impl Publisher {
                 self.queue.clock_known();
                 self.ill(&error);
             }
-            Ok(Job::Write { key, uid, step, result }) => self.take_write(key, &uid, &step, result),
+            Ok(Job::Event) => self.telling = false,
+            Ok(Job::Write { key, before, step, result }) => {
+                if result.is_ok() {
+                    let told = events::events(&before, &step, &self.settings.instance);
+                    self.events.extend(told.into_iter().map(|event| (key.clone(), before.uid.clone(), event)));
+                    let too_many = self.events.len().saturating_sub(MOST_EVENTS);
+                    self.events.drain(..too_many);
+                }
+                self.take_write(key, &before.uid, &step, result);
+            }
             // A task that panicked says so itself; its Mapping is looked at again with the next change.
-            Err(error) => tracing::error!(%error, "a write to the API ended early"),
+            Err(error) => {
+                self.telling = false;
+                tracing::error!(%error, "a write to the API ended early");
+            }
         }
     }
 
@@ -334,7 +368,10 @@ impl Publisher {
     }
 
     fn ill(&mut self, error: &WriteError) {
-        let pause = self.trouble.again(Instant::now());
+        let now = Instant::now();
+        let busy = self.session.as_ref().and_then(|(session, _)| session.busy_until());
+        let asked = busy.map_or(Duration::ZERO, |until| Instant::from_std(until).saturating_duration_since(now));
+        let pause = self.trouble.again(now, asked);
         let server = self.session.as_ref().map_or("", |(session, _)| &session.server);
         let reason = error.explain(server);
         if self.trouble.is_new(&reason) {
@@ -372,20 +409,18 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// Events are told as well as can be: one that cannot be written is logged, and no reason to do anything again.
-async fn tell(recorder: &Recorder, key: &ObjectKey, record: &Record, events: Vec<Event>) {
+async fn tell(recorder: &Recorder, key: &ObjectKey, uid: String, event: &Event) {
     let object = Mapping {
         metadata: ObjectMeta {
             name: Some(key.name.clone()),
             namespace: Some(key.namespace.clone()),
-            uid: Some(record.uid.clone()),
+            uid: Some(uid),
             // Without a resourceVersion: the same Event about another version is the same Event.
             ..ObjectMeta::default()
         },
         ..Mapping::default()
     };
-    for event in events {
-        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-            tracing::warn!(mapping = %key, reason = event.reason, error = error_chain(&error), "an Event could not be written");
-        }
+    if let Err(error) = recorder.publish(event, &object.object_ref(&())).await {
+        tracing::warn!(mapping = %key, reason = event.reason, error = error_chain(&error), "an Event could not be written");
     }
 }

@@ -45,10 +45,11 @@ impl Trouble {
     const FIRST: Duration = Duration::from_millis(250);
     const LAST: Duration = Duration::from_secs(1);
 
-    /// Another failure; how long nothing is tried now.
-    pub(super) fn again(&mut self, now: Instant) -> Duration {
+    /// Another failure; how long nothing is tried now. `asked` is how long the API server wants to be left alone.
+    pub(super) fn again(&mut self, now: Instant, asked: Duration) -> Duration {
         let pause = self.pause.map_or(Self::FIRST, |p| (p * 2).min(Self::LAST));
         self.pause = Some(pause);
+        let pause = pause.max(asked);
         self.until = Some(now + pause);
         pause
     }
@@ -102,10 +103,13 @@ mod tests {
     async fn pauses_grow_to_a_bound_and_end_with_the_first_success() {
         let mut trouble = Trouble::default();
         let now = Instant::now();
-        let pauses: Vec<_> = (0..8).map(|_| trouble.again(now)).collect();
+        let pauses: Vec<_> = (0..8).map(|_| trouble.again(now, Duration::ZERO)).collect();
         assert!(pauses.is_sorted() && pauses[0] < pauses[1]);
         assert_eq!(pauses.last(), Some(&Trouble::LAST));
         assert!(trouble.waits(now) && !trouble.waits(now + Trouble::LAST));
+        assert_eq!(trouble.again(now, Duration::from_secs(7)), Duration::from_secs(7));
+        assert!(trouble.waits(now + Duration::from_secs(6)), "it asked for more");
+        assert_eq!(trouble.again(now, Duration::ZERO), Trouble::LAST);
         assert!(trouble.over());
         assert!(!trouble.over());
     }

@@ -244,7 +244,8 @@ impl Task {
                     // It began, and failed at once.
                     let _ = begun.notified().now_or_never();
                     let lasted = alive.take().is_some_and(|alive| alive.elapsed() > LASTING);
-                    let pause = pauses.next().unwrap_or(LAST_PAUSE);
+                    let busy = self.session.busy_until().map(|until| until.saturating_duration_since(Instant::now()));
+                    let pause = pauses.next().unwrap_or(LAST_PAUSE).max(busy.unwrap_or_default());
                     match gone(&error) {
                         Some(Gone::ListedAnew) => tracing::debug!(%error, "listing anew"),
                         Some(Gone::Stuck) => return Ok(pause),
