@@ -27,9 +27,10 @@ pub mod vm;
 mod wait;
 
 pub use daemon::Daemon;
-pub use http::Reply;
+pub use http::{Call, Reply};
 pub use manifests::{Endpoints, Manifests, Mapping, PodState, Service};
 pub use monitor::Monitor;
 pub use namespace::{INSTALL, Namespace};
+pub use reaper::new_prefix;
 pub use topology::{Bed, Layout, Options};
 pub use wait::{BOUND, eventually, eventually_within, holds};

@@ -123,7 +123,16 @@ impl ControlPlane {
     }
 
     fn connect(&self, bed: &Bed) {
-        bed.core.ip(&format!(
+        self.connect_to(&bed.core);
+        if bed.options.layout == Layout::SameSubnet {
+            bed.border.ip(&format!("route add {} via {} dev eth0", Self::ADDRESS, Bed::SAME_CORE));
+        }
+    }
+
+    /// A cable to a router of somebody's own making.
+    #[track_caller]
+    pub fn connect_to(&self, router: &Namespace) {
+        router.ip(&format!(
             "link add name api up type veth peer name bed netns {}\naddress add {} peer {} dev api",
             self.namespace.name(),
             Self::CORE_END,
@@ -131,9 +140,6 @@ impl ControlPlane {
         ));
         let core = Self::CORE_END;
         self.namespace.ip(&format!("link set bed up\nroute add {core} dev bed\nroute add default via {core} dev bed"));
-        if bed.options.layout == Layout::SameSubnet {
-            bed.border.ip(&format!("route add {} via {} dev eth0", Self::ADDRESS, Bed::SAME_CORE));
-        }
     }
 
     /// Its namespace.
