@@ -8,7 +8,8 @@ use bed::{Bed, Endpoints, Layout, eventually_within, holds};
 
 use crate::probe::Probe;
 use crate::support::{
-    CLUSTER_IP, PATIENCE, Stage, ask, assert_goes_on, assert_served, await_both_pods, await_served, open_stream, web,
+    CLUSTER_IP, PATIENCE, Stage, ask, assert_goes_on, assert_served, await_both_pods, await_served, open_stream,
+    send_again_soon, web,
 };
 
 /// SmartNat's hooks are ahead of kube-proxy's in every chain where both are.
@@ -32,6 +33,7 @@ fn programs_may_die_in_any_order_and_the_network_be_reconfigured_under_traffic()
     stage.await_programmed("web");
     await_served(&bed.client1, Bed::EXT1);
     await_both_pods(&bed.client2, Bed::EXT2);
+    send_again_soon(&[&bed.client1, &bed.client2, &bed.pod1, &bed.pod2]);
     let streams = [open_stream(&bed.client1, Bed::EXT1), open_stream(&bed.client2, Bed::EXT2)];
     let all_is_well = |what: &str| {
         println!("{what}");
@@ -91,11 +93,24 @@ fn programs_may_die_in_any_order_and_the_network_be_reconfigured_under_traffic()
     all_is_well("the clock was wrong");
 
     vm.unplug("eth2");
+    let gone = Instant::now();
     assert_goes_on(&streams[0]);
     assert_served(&bed.client1, Bed::EXT1);
     probe.assert_nothing_passed();
     vm.plug("eth2");
+    let back = Instant::now();
+    vm.eventually("eth2 has its address again", &format!("ip -o -4 address show dev eth2 | grep -q {}", Bed::EXT2));
+    let addressed = Instant::now();
     await_served(&bed.client2, Bed::EXT2);
+    let served = Instant::now();
+    assert_goes_on(&streams[1]);
+    println!(
+        "eth2 was out for {:?}; its address came {:?} after it was back, new connections {:?} later, the open one {:?} later",
+        back - gone,
+        addressed - back,
+        served - addressed,
+        served.elapsed()
+    );
     all_is_well("eth2 was unplugged and is back");
     // A new one counts as external from its first moment.
     vm.plug("eth3");

@@ -111,19 +111,20 @@ pub const INSTALLATION: &str = "--binary /payload/smartnat-manager --kube-proxy 
     --kubeconfig /payload/border/smartnat.kubeconfig --kube-proxy-kubeconfig /payload/border/kube-proxy.kubeconfig \
     --gateway-interface eth0 --interfaces-pattern 'eth[1-9][0-9]*' --set SNCTRLR_INSTANCE_NAME=border --set SNCTRLR_DEBUG_ENABLED=true";
 
-/// Runs `deploy/install.sh` in the machine; what it said. Its last step, `check`, may find the clock not synchronised: there is no time server.
+/// Runs `deploy/install.sh` in the machine; what it said, and what `check` said where it was asked again. That is its last step, and it may
+/// find the clock not synchronised: there is no time server.
 #[track_caller]
 pub fn install(vm: &Vm, options: &str) -> String {
     let output = vm.run_while_it_tells(&format!("{PAYLOAD}/deploy/install.sh {options} 2>&1"));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(matches!(output.status.code(), Some(0 | 4)), "install.sh: {}\n{said}", output.status);
     let mut failed = said.lines().filter(|l| l.starts_with("FAIL"));
     if !failed.all(|l| l.contains("clock")) {
         println!("{said}");
         // An API server that was slow to answer a machine at work is asked again; everything else stays as it is.
-        vm.eventually(
+        said += &vm.eventually(
             "check finds nothing but the clock",
-            "! smartnat-manager check | grep '^FAIL' | grep -v ' clock '",
+            "smartnat-manager check >/run/said; cat /run/said; ! grep '^FAIL' /run/said | grep -v ' clock '",
         );
     }
     said
@@ -243,10 +244,24 @@ pub fn await_both_pods(from: &Namespace, address: Ipv4Addr) {
     }
 }
 
+/// A stream whose rounds leave the emulated machine time for other work.
 #[track_caller]
 pub fn open_stream(from: &Namespace, address: Ipv4Addr) -> Stream {
     let to = SocketAddrV4::new(address, 80);
-    from.within(|| Stream::open_with(to, PATIENCE)).unwrap_or_else(|e| panic!("no stream to {to}: {e:?}"))
+    let pause = Duration::from_millis(20);
+    from.within(|| Stream::open_with(to, PATIENCE, pause)).unwrap_or_else(|e| panic!("no stream to {to}: {e:?}"))
+}
+
+/// Where the kernel can (from 6.15), TCP of these sends again every second, so that a stream shows when its path is back: it would be silent
+/// once more for as long as the path was away. It gives up after minutes, as without this.
+pub fn send_again_soon(namespaces: &[&Namespace]) {
+    for namespace in namespaces {
+        let there = namespace.within(|| Path::new("/proc/sys/net/ipv4/tcp_rto_max_ms").exists());
+        if there {
+            namespace.set_sysctl("net/ipv4/tcp_rto_max_ms", "1000");
+            namespace.set_sysctl("net/ipv4/tcp_retries2", "255");
+        }
+    }
 }
 
 /// More bytes come back on it than did until now.

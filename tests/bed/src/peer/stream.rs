@@ -39,12 +39,12 @@ pub struct StreamReport {
 impl Stream {
     /// Connects in the namespace of the calling thread.
     pub fn open(to: SocketAddrV4) -> Result<Stream, Failure> {
-        Self::open_with(to, SILENCE)
+        Self::open_with(to, SILENCE, PAUSE)
     }
 
     /// As [`Self::open`], for a path that may be away: the connection counts as cut after this much silence. TCP sends again after twice
-    /// the time each time, so it may be silent once more for as long as the path was away.
-    pub fn open_with(to: SocketAddrV4, silence: Duration) -> Result<Stream, Failure> {
+    /// the time each time, so it may be silent once more for as long as the path was away. `pause` is what it waits between two rounds.
+    pub fn open_with(to: SocketAddrV4, silence: Duration, pause: Duration) -> Result<Stream, Failure> {
         let mut connection = connect(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), to, silence)?;
         connection.set_read_timeout(Some(silence))?;
         // Rounds are far smaller than what a socket takes at once.
@@ -74,7 +74,7 @@ impl Stream {
                 }
                 longest_gap = longest_gap.max(begin.elapsed());
                 count.store(received.offset(), Ordering::Relaxed);
-                thread::sleep(PAUSE);
+                thread::sleep(pause);
             }
             longest_gap
         });

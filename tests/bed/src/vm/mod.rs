@@ -2,8 +2,8 @@
 //!
 //! QEMU runs in the namespace of the border, whose ends of the cables become bridges with a tap each: everything around the box (clients,
 //! routers, attackers, pods, the API server) is that of [`Bed`]. The machine is what `tests/appliance/build.sh` made, a bare Debian; what a
-//! test brings along comes on a second disk, mounted at [`PAYLOAD`]. Without KVM a boot takes some 20 seconds of both cores, so only one
-//! machine runs at a time, also across test processes, and most of them go on from where one that booted before was saved.
+//! test brings along comes on a second disk, mounted at [`PAYLOAD`]. Without KVM a boot takes some 20 seconds of both cores, so most
+//! machines go on from where one that booted before was saved, and no more run at a time than there are processors, also across test processes.
 
 mod hardware;
 mod image;
@@ -12,6 +12,7 @@ mod qmp;
 mod saved;
 mod ssh;
 mod standstill;
+mod turn;
 
 use std::fs::File;
 use std::path::Path;
@@ -19,7 +20,7 @@ use std::process::{Child, Output};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use tempfile::TempDir;
 
 use crate::packet::Mac;
@@ -43,15 +44,14 @@ pub struct Vm<'a> {
     dir: TempDir,
     /// Arguments of QEMU for what the machine is given from outside.
     given: Mutex<Vec<String>>,
-    /// One machine at a time.
+    /// No more machines than processors.
     _turn: Flock<File>,
 }
 
 impl<'a> Vm<'a> {
     /// A machine that is off in the place of the bed's border, with eth0, eth1 and eth2 on the border's wires (no addresses: the guest brings its own).
     fn off(bed: &'a Bed, payload: &Path) -> Vm<'a> {
-        let turn = File::create(image::path("turn")).expect("the directory of the machine can be written");
-        let turn = Flock::lock(turn, FlockArg::LockExclusive).unwrap_or_else(|(_, e)| panic!("flock: {e}"));
+        let turn = turn::take(&image::path("turns"));
         let dir = tempfile::Builder::new().prefix(&format!("{}-vm-", reaper::new_prefix())).tempdir();
         let dir = dir.expect("a temporary directory can be made");
         image::make_disk("payload", payload, &dir.path().join("payload.ext4"));

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::saved::Saved;
 use super::standstill::Standstill;
-use super::{PATIENCE, PAYLOAD, Vm, hardware, image, read};
+use super::{PATIENCE, PAYLOAD, Vm, hardware, image, read, turn};
 use crate::{Bed, eventually_within, holds};
 
 /// What the guest's kernel says when the emulation has stopped one of its processors, which happens now and then early in a boot.
@@ -43,13 +43,17 @@ impl<'a> Vm<'a> {
         let vm = Vm::off(bed, payload);
         let name = format!("{:?}", bed.options.layout).to_lowercase();
         let saved = Saved::new(&name, &vm.arguments(), vm.dir.path());
+        // Another one may want the same state.
+        let alone = turn::alone(&saved.lock());
         let was_there = saved.is_current();
         if !was_there {
             vm.save(&saved);
         }
+        drop(alone);
         let mut went_on = vm.go_on(&saved);
         if let (Err(why), true) = (&went_on, was_there) {
             eprintln!("the saved machine is made anew: {why}");
+            let _alone = turn::alone(&saved.lock());
             vm.save(&saved);
             went_on = vm.go_on(&saved);
         }

@@ -35,6 +35,12 @@ impl Saved {
         self.dir.join("root.ext4")
     }
 
+    /// A file to lock while it is looked at and made.
+    pub fn lock(&self) -> PathBuf {
+        _ = std::fs::create_dir_all(image::path("states"));
+        self.dir.with_extension("lock")
+    }
+
     /// Makes room for it: nothing is there until [`Saved::complete`].
     pub fn begin(&self) {
         _ = std::fs::remove_dir_all(&self.dir);
