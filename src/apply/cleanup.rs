@@ -4,7 +4,7 @@
 //! rule uses any more. So there is no moment in which packets are forwarded without the border, unless forwarding stays on afterwards.
 //!
 //! The tables are emptied by one restore for each family and step: chains that lead to each other, and the hook that leads to the first
-//! of them, go in one transaction, or none does.
+//! of them, go in one transaction, or none does. Many chains go in several, behind the one with the hooks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

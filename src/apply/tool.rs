@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 use super::alias::Alias;
 use crate::model::Family;
@@ -19,6 +20,9 @@ use crate::sources::tables::Ledger;
 
 /// Bytes of one answer. The largest table that was tried, with 10,000 endpoints, is some megabytes.
 const LONGEST_ANSWER: u64 = 256 << 20;
+
+/// Lines of input for which a tool has the time limit; for more it has it again. A second's work at the most.
+const LINES: usize = 10_000;
 
 /// A tool that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,9 @@ struct Shared {
     directory: Option<PathBuf>,
     calls: AtomicUsize,
     ledger: Ledger,
+    /// Time limits that passed in calls that have several.
+    extensions: AtomicUsize,
+    commits_in_blocks: OnceCell<bool>,
     alias: Option<Alias>,
     warnings: Warnings,
 }
@@ -105,6 +112,8 @@ impl Tools {
             limit,
             directory,
             calls: AtomicUsize::new(0),
+            extensions: AtomicUsize::new(0),
+            commits_in_blocks: OnceCell::new(),
             alias,
             ledger,
             warnings: Warnings::default(),
@@ -119,6 +128,18 @@ impl Tools {
     /// In which our own writes of tables stand.
     pub fn ledger(&self) -> &Ledger {
         &self.0.ledger
+    }
+
+    /// Grows with each call, and within those that may take long: as long as it does, work gets on.
+    pub fn progress(&self) -> usize {
+        self.calls() + self.0.extensions.load(Ordering::Relaxed)
+    }
+
+    /// Whether large changes are written in several blocks by this `iptables-restore`: not in the legacy variant, which
+    /// writes the whole table at each COMMIT, nor before 1.8.5, which reads the whole at each.
+    pub async fn commits_in_blocks(&self, restore: &str) -> bool {
+        let ask = || async { self.read(restore, &["--version"]).await.is_ok_and(|said| is_quick_in_blocks(&said)) };
+        *self.0.commits_in_blocks.get_or_init(ask).await
     }
 
     /// Runs a tool that reads and returns its stdout.
@@ -158,14 +179,29 @@ impl Tools {
                 call = self.0.ledger.begin(pid);
             }
         };
-        let limits = Limits { time: self.0.limit, output: LONGEST_ANSWER };
-        let ended = process::run(child, input.as_deref(), limits, started).await;
+        // The limit is for a tool that hangs, not for one that has much to do.
+        let lines = input.as_deref().map_or(0, |input| input.bytes().filter(|byte| *byte == b'\n').count());
+        let times = 1 + u32::try_from(lines / LINES).unwrap_or(u32::MAX - 1);
+        let limit = self.0.limit.saturating_mul(times);
+        let limits = Limits { time: limit, output: LONGEST_ANSWER };
+        let result = self.in_sight(process::run(child, input.as_deref(), limits, started)).await;
         drop(call);
-        match ended {
+        match result {
             Ok(output) => finish(command, output, input.as_deref(), &self.0.warnings),
             Err(RunError::TooMuch) => Err(ToolError::TooMuch { command }),
-            Err(RunError::Timeout) => Err(ToolError::Timeout { command, limit: self.0.limit }),
+            Err(RunError::Timeout) => Err(ToolError::Timeout { command, limit }),
             Err(RunError::Start(source) | RunError::Wait(source)) => Err(ToolError::Start { command, source }),
+        }
+    }
+
+    /// Counts the time limits that pass.
+    async fn in_sight<T>(&self, running: impl Future<Output = T>) -> T {
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                result = &mut running => return result,
+                () = tokio::time::sleep(self.0.limit) => drop(self.0.extensions.fetch_add(1, Ordering::Relaxed)),
+            }
         }
     }
 
@@ -179,6 +215,14 @@ impl Tools {
         let program = program(family);
         self.run_path(Path::new(program), program, &[&["--wait"], args].concat(), None).await
     }
+}
+
+/// By what `iptables-restore --version` says (`iptables-restore v1.8.9 (nf_tables)`).
+fn is_quick_in_blocks(said: &str) -> bool {
+    let mut words = said.split_whitespace();
+    let numbers = words.find_map(|word| word.strip_prefix('v')).unwrap_or_default();
+    let version: Vec<u32> = numbers.split('.').map_while(|number| number.parse().ok()).collect();
+    version.as_slice() >= [1, 8, 5].as_slice() && words.next() == Some("(nf_tables)")
 }
 
 /// The tool that lists a family's tables.
@@ -259,6 +303,32 @@ mod tests {
         assert_eq!(named_line("no number here: a line", input), None);
         assert_eq!(named_line("line 99", input), None);
         assert_eq!(named_line("line 0", input), None);
+    }
+
+    #[test]
+    fn large_changes_are_divided_for_tools_that_take_the_parts_as_such() {
+        for (said, expected) in [
+            ("iptables-restore v1.8.9 (nf_tables)\n", true),
+            ("ip6tables-restore v1.8.5 (nf_tables)", true),
+            ("iptables-restore v1.10 (nf_tables)", true),
+            ("iptables-restore v1.8.4 (nf_tables)", false),
+            ("iptables-restore v1.8.9 (legacy)", false),
+            ("iptables-restore v1.6.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_quick_in_blocks(said), expected, "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tool_with_much_to_do_has_more_time_and_shows_that_it_gets_on() {
+        let tools = Tools::new(Duration::from_millis(300));
+        let text = "line\n".repeat(LINES * 4);
+        // It reads, then works for longer than one limit.
+        tools.write("sh", &["-c", "cat > /dev/null; sleep 0.7"], text).await.unwrap();
+        assert!(tools.progress() > tools.calls());
+        let error = tools.write("sh", &["-c", "cat > /dev/null; sleep 60"], "line\n".to_owned()).await.unwrap_err();
+        assert!(matches!(error, ToolError::Timeout { .. }), "{error}");
     }
 
     #[tokio::test]

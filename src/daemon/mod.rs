@@ -184,16 +184,16 @@ impl Daemon {
         }
     }
 
-    /// Shows meanwhile that it is alive, as long as it gets on: one call of a tool after the other.
+    /// Shows meanwhile that it is alive, as long as it gets on: one call of a tool after the other, or a long one.
     async fn apply(&mut self, plan: &Plan, scope: Scope, beat: &mut Interval) -> Result<Applied, ApplyError> {
         let applying = self.applier.apply(&plan.dataplane, &self.snapshot.world().host, scope);
         tokio::pin!(applying);
-        let mut calls = self.tools.calls();
+        let mut progress = self.tools.progress();
         loop {
             tokio::select! {
                 result = &mut applying => return result,
-                _ = beat.tick() => if calls != self.tools.calls() {
-                    calls = self.tools.calls();
+                _ = beat.tick() => if progress != self.tools.progress() {
+                    progress = self.tools.progress();
                     self.reports.send_modify(Report::beat);
                     self.systemd.heartbeat(std::time::Instant::now());
                 }

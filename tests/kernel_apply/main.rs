@@ -1,6 +1,7 @@
 //! The drivers of the apply stage against the real kernel: every test has a network namespace of its own.
 
 mod bed;
+mod blocks;
 mod cleanup;
 mod first_smartnat;
 mod gapless;

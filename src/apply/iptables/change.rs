@@ -69,22 +69,34 @@ impl From<Listing> for TableState {
     }
 }
 
+/// What a repair says of something that is there with another content.
+pub const CHANGED: &str = "was changed";
+
+/// A chain by name, with what it is to hold.
+pub type Filled<'a> = (&'a str, &'a Chain);
+
 /// What must happen to one table.
 #[derive(Debug)]
 pub struct Change<'a> {
     pub family: Family,
     pub table: Table,
-    /// Chains to flush and fill (or make).
-    fill: Vec<(&'a str, &'a Chain)>,
+    /// Chains that are not there yet.
+    pub(super) make: Vec<Filled<'a>>,
+    /// Chains to flush and fill.
+    pub(super) fill: Vec<Filled<'a>>,
+    /// Each of these is declared where it is filled: all that they lead to is there.
+    pub(super) one_by_one: bool,
     /// Chains of ours that nothing needs any more.
-    delete: Vec<String>,
+    pub(super) delete: Vec<String>,
+    /// The same, emptied before they go.
+    pub(super) flush: Vec<String>,
     /// The same, kept by a foreign rule: emptied.
-    empty: Vec<String>,
-    leads: Vec<LeadChange>,
+    pub(super) empty: Vec<String>,
+    pub(super) leads: Vec<LeadChange>,
 }
 
-#[derive(Debug)]
-struct LeadChange {
+#[derive(Debug, Clone)]
+pub(super) struct LeadChange {
     builtin: Builtin,
     lead: Lead,
     remove: Vec<Copy>,
@@ -105,14 +117,11 @@ impl<'a> Change<'a> {
             Held::Found(lines) => spelling.same_chain(family, chain, lines),
             Held::Unread => false,
         });
-        let fill = chains.missing.into_iter().chain(chains.altered.into_iter().map(|(name, chain, _)| (name, chain)));
         let mut change = Change {
-            family,
-            table,
-            fill: fill.map(|(name, chain)| (name.as_str(), chain)).collect(),
-            delete: Vec::new(),
-            empty: Vec::new(),
+            make: chains.missing.into_iter().map(|(name, chain)| (name.as_str(), chain)).collect(),
+            fill: chains.altered.into_iter().map(|(name, chain, _)| (name.as_str(), chain)).collect(),
             leads: lead_changes(family, wanted, held, spelling, removes),
+            ..Change::nothing(family, table)
         };
         if removes {
             for (name, content) in chains.surplus {
@@ -126,8 +135,77 @@ impl<'a> Change<'a> {
         change
     }
 
+    fn nothing(family: Family, table: Table) -> Self {
+        Change {
+            family,
+            table,
+            make: Vec::new(),
+            fill: Vec::new(),
+            one_by_one: false,
+            delete: Vec::new(),
+            flush: Vec::new(),
+            empty: Vec::new(),
+            leads: Vec::new(),
+        }
+    }
+
+    /// A part of it, with nothing in it yet.
+    pub(super) fn part(&self) -> Self {
+        Change::nothing(self.family, self.table)
+    }
+
+    /// The same without what is made before and what goes after it.
+    pub(super) fn of_what_is_there(self) -> Self {
+        Change { make: Vec::new(), delete: Vec::new(), one_by_one: true, ..self }
+    }
+
+    /// Together with the removal of chains that were left for later.
+    pub(super) fn and_delete(mut self, gone: impl Iterator<Item = String>) -> Self {
+        self.delete.extend(gone);
+        self
+    }
+
+    /// What there is to learn from it once it is written.
+    pub fn to_learn(&self) -> Change<'a> {
+        self.with_filled(self.filled().collect())
+    }
+
+    /// The same about these chains only.
+    pub(super) fn with_filled(&self, fill: Vec<Filled<'a>>) -> Self {
+        Change { fill, leads: self.leads.clone(), ..self.part() }
+    }
+
+    pub fn key(&self) -> (Family, Table) {
+        (self.family, self.table)
+    }
+
+    /// Whether it makes chains, or fills them.
+    pub fn fills(&self) -> bool {
+        self.filled().next().is_some()
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.fill.is_empty() && self.delete.is_empty() && self.empty.is_empty() && self.leads.is_empty()
+        self.chains() == 0 && self.leads.is_empty()
+    }
+
+    /// How many chains it is about.
+    pub fn chains(&self) -> usize {
+        self.make.len() + self.fill.len() + self.delete.len() + self.flush.len() + self.empty.len()
+    }
+
+    /// The lines of its block, nearly.
+    pub(super) fn lines(&self) -> usize {
+        self.chains() + self.filled().map(|(_, chain)| chain.len()).sum::<usize>()
+    }
+
+    /// What is filled, new or not.
+    pub fn filled(&self) -> impl Iterator<Item = Filled<'a>> {
+        self.make.iter().chain(&self.fill).copied()
+    }
+
+    /// The built-in chains in which a rule of ours is put in.
+    pub fn inserts(&self) -> impl Iterator<Item = Builtin> {
+        self.leads.iter().filter(|lead| lead.insert.is_some()).map(|lead| lead.builtin)
     }
 
     /// What goes by its handle, once the rest is written: a script for `nft -f`. Nothing in most cases.
@@ -142,18 +220,18 @@ impl<'a> Change<'a> {
     /// The same in pieces that fail one by one: the chains, each rule of ours in a built-in chain, what goes. Nothing comes of it
     /// without its chains.
     pub fn pieces(self) -> Vec<Change<'a>> {
-        let Change { family, table, fill, delete, empty, leads } = self;
-        let part =
-            || Change { family, table, fill: Vec::new(), delete: Vec::new(), empty: Vec::new(), leads: Vec::new() };
-        let mut parts = vec![Change { fill, ..part() }];
+        let Change { family, table, make, fill, one_by_one, delete, flush, empty, leads } = self;
+        let part = || Change::nothing(family, table);
+        let mut parts = vec![Change { make, fill, one_by_one, ..part() }];
         parts.extend(leads.into_iter().map(|lead| Change { leads: vec![lead], ..part() }));
-        parts.push(Change { delete, empty, ..part() });
+        parts.push(Change { delete, flush, empty, ..part() });
         parts.retain(|part| !part.is_empty());
         parts
     }
 
     pub fn count(&self, writes: &mut Writes) {
-        writes.chains += self.fill.len() + self.delete.len() + self.empty.len();
+        // What is flushed goes in another block, and counts there.
+        writes.chains += self.chains() - self.flush.len();
         writes.hooks += self.leads.len();
     }
 
@@ -165,10 +243,12 @@ impl<'a> Change<'a> {
 
     fn try_render(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "*{}", self.table)?;
-        for (name, _) in &self.fill {
-            writeln!(out, ":{name} - [0:0]")?;
+        if !self.one_by_one {
+            for (name, _) in self.filled() {
+                writeln!(out, ":{name} - [0:0]")?;
+            }
         }
-        for name in self.delete.iter().chain(&self.empty) {
+        for name in self.delete.iter().chain(&self.flush).chain(&self.empty) {
             writeln!(out, "-F {name}")?;
         }
         for lead in &self.leads {
@@ -183,8 +263,16 @@ impl<'a> Change<'a> {
                 None => {}
             }
         }
-        for (name, chain) in &self.fill {
-            for rule in *chain {
+        // A new name is found at once ahead of all others in the tool's list.
+        let mut filled: Vec<Filled> = self.filled().collect();
+        if self.one_by_one {
+            filled.sort_by(|a, b| b.0.cmp(a.0));
+        }
+        for (name, chain) in filled {
+            if self.one_by_one {
+                writeln!(out, ":{name} - [0:0]")?;
+            }
+            for rule in chain.iter() {
                 writeln!(out, "-A {name} {}", rule.spelled(self.family))?;
             }
         }
@@ -201,13 +289,13 @@ impl<'a> Change<'a> {
             let name = format!("{} {} {name}", family_name(self.family), self.table);
             repairs.push(Repair { kind, name, what: what.to_owned() });
         };
-        for (name, _) in &self.fill {
-            match (before.chains.get(*name), found.chains.get(*name)) {
+        for (name, _) in self.filled() {
+            match (before.chains.get(name), found.chains.get(name)) {
                 (Some(_), None) => push(RepairKind::Chain, name, "was removed"),
                 // Nobody knows.
                 (Some(_), Some(Held::Unread)) => {}
                 (Some(known), Some(read)) if !known.same(read, self.family, spelling) => {
-                    push(RepairKind::Chain, name, "was changed");
+                    push(RepairKind::Chain, name, CHANGED);
                 }
                 _ => {}
             }
@@ -234,7 +322,7 @@ impl<'a> Change<'a> {
                     if known.texts().any(|text| !read.texts().any(|other| spelling.same(text, other)))
                         && read.copies.iter().all(|copy| copy.handle.is_none()) =>
                 {
-                    push(RepairKind::Hook, name, "was changed");
+                    push(RepairKind::Hook, name, CHANGED);
                 }
                 _ => {}
             }
@@ -244,13 +332,13 @@ impl<'a> Change<'a> {
 
     /// Carries a successful write over into what we know.
     pub fn commit(&self, state: &mut TableState) {
-        for (name, chain) in &self.fill {
-            state.chains.insert((*name).to_owned(), Held::Written((*chain).clone()));
+        for (name, chain) in self.filled() {
+            state.chains.insert(name.to_owned(), Held::Written(chain.clone()));
         }
         for name in &self.delete {
             state.chains.remove(name);
         }
-        for name in &self.empty {
+        for name in self.flush.iter().chain(&self.empty) {
             state.chains.insert(name.clone(), Held::Found(Vec::new()));
         }
         for LeadChange { builtin, lead, .. } in &self.leads {
@@ -270,8 +358,8 @@ impl<'a> Change<'a> {
     /// Compares what was just written with what the kernel then says, and learns other spellings. Returns whether there were any.
     pub fn learn(&self, read: &TableState, spelling: &mut Spelling) -> bool {
         let mut learned = false;
-        for (name, chain) in &self.fill {
-            if let Some(Held::Found(lines)) = read.chains.get(*name) {
+        for (name, chain) in self.filled() {
+            if let Some(Held::Found(lines)) = read.chains.get(name) {
                 learned |= spelling.learn_chain(self.family, chain, lines);
             }
         }
@@ -335,6 +423,16 @@ fn lead_changes(
             insert: text.map(|text| (place(*key), text.clone())),
         })
         .collect()
+}
+
+impl TableState {
+    /// Takes what was read of single chains, ours and built-in ones.
+    pub fn take_over(&mut self, read: TableState) {
+        self.leads.retain(|(builtin, _), _| !read.layouts.contains_key(builtin));
+        self.chains.extend(read.chains);
+        self.leads.extend(read.leads);
+        self.layouts.extend(read.layouts);
+    }
 }
 
 impl LeadState {

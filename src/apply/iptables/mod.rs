@@ -1,17 +1,20 @@
 //! Our chains and hooks in the tables of iptables and ip6tables.
 
 mod blind;
+mod blocks;
 mod change;
 mod known;
 mod layout;
 mod listing;
 mod native;
 mod reader;
+mod sample;
 mod spelling;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blocks::Blocks;
 use change::{Change, Held};
 use known::{Known, Stale};
 pub use listing::{HookState, Listing};
@@ -84,6 +87,34 @@ impl TableError {
 /// `ipv4 mangle`.
 fn named((family, table): Key) -> String {
     format!("{} {table}", family_name(family))
+}
+
+/// In a table of more chains than that, what was written is read back in samples.
+const MANY: usize = 64;
+
+/// How much of what was written is read back, to learn how the tool spells it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Verify {
+    #[default]
+    Nothing,
+    /// Each form of rule once.
+    Forms,
+    Everything,
+}
+
+impl Verify {
+    /// What looks changed may be ours in other words.
+    fn after(repair: &Repair) -> Self {
+        if repair.what == change::CHANGED { Verify::Everything } else { Verify::Forms }
+    }
+}
+
+/// The tool that writes a family's tables.
+fn restore(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "iptables-restore",
+        Family::Ipv6 => "ip6tables-restore",
+    }
 }
 
 /// The tables as we know them, and the way to change them.
@@ -221,43 +252,66 @@ impl Tables {
         let rules = wanted.get(&key).unwrap_or(&nothing);
         let Some(known) = self.known.get_mut(&key) else { return Ok(()) };
         let change = Change::plan(key, rules, &known.state, &self.spelling, reach.removes);
+        let mut look = if self.verified.contains(&key) { Verify::Nothing } else { Verify::Forms };
         let found = known.repairs(&change, &self.spelling);
-        let repaired = !found.is_empty();
+        look = look.max(found.iter().map(Verify::after).max().unwrap_or_default());
         repairs.extend(found);
         if change.is_empty() {
             return Ok(());
         }
-        match self.write(&change, writes).await {
-            Err(Trouble::Write(ToolError::Failed { .. })) => return self.write_in_pieces(change, writes).await,
-            other => other?,
-        }
+        let written = change.to_learn();
+        self.write_all(change, writes).await?;
         if self.reader.is_native(key) {
             if let Some(known) = self.known.get_mut(&key)
                 && let Some(read) = self.reader.learn(key, &known.state).await?
             {
                 known.state = read;
             }
-        } else if repaired || !self.verified.contains(&key) {
-            self.verify(&change, rules).await?;
+        } else if look > Verify::Nothing {
+            self.verify(&written, rules, look).await?;
         }
         Ok(())
     }
 
-    async fn write(&mut self, change: &Change<'_>, writes: &mut Writes) -> Result<(), Trouble> {
+    async fn write_all(&mut self, change: Change<'_>, writes: &mut Writes) -> Result<(), Trouble> {
+        let held = self.known.get(&change.key()).map_or(0, |known| known.state.chains.len());
+        let mut size = blocks::size(held, change.make.len());
+        if change.chains() > size && !self.tools.commits_in_blocks(restore(change.family)).await {
+            size = usize::MAX;
+        }
+        let Blocks { ahead, switch, behind } = Blocks::of(change, size);
+        for call in &ahead {
+            self.write(call, writes).await?;
+        }
+        if !switch.is_empty() {
+            match self.write(std::slice::from_ref(&switch), writes).await {
+                Err(Trouble::Write(ToolError::Failed { .. })) => {
+                    let gone = behind.into_iter().flatten().flat_map(|block| block.delete);
+                    return self.write_in_pieces(switch.and_delete(gone), writes).await;
+                }
+                other => other?,
+            }
+        }
+        for call in &behind {
+            self.write(call, writes).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes blocks of one table by one call.
+    async fn write(&mut self, blocks: &[Change<'_>], writes: &mut Writes) -> Result<(), Trouble> {
+        let Some(first) = blocks.first() else { return Ok(()) };
         let mut input = String::new();
-        change.render(&mut input);
-        let program = match change.family {
-            Family::Ipv4 => "iptables-restore",
-            Family::Ipv6 => "ip6tables-restore",
-        };
-        self.tools.write(program, &["--noflush", "--wait"], input).await.map_err(Trouble::Write)?;
-        let deletions = change.deletions();
+        blocks.iter().for_each(|block| block.render(&mut input));
+        let arguments = ["--noflush", "--wait"];
+        self.tools.write(restore(first.family), &arguments, input).await.map_err(Trouble::Write)?;
+        let deletions: String = blocks.iter().map(Change::deletions).collect();
         if !deletions.is_empty() {
             self.tools.write("nft", &["-f", "-"], deletions).await.map_err(Trouble::Write)?;
         }
-        change.count(writes);
-        if let Some(known) = self.known.get_mut(&(change.family, change.table)) {
-            change.commit(&mut known.state);
+        blocks.iter().for_each(|block| block.count(writes));
+        if let Some(known) = self.known.get_mut(&first.key()) {
+            blocks.iter().for_each(|block| block.commit(&mut known.state));
         }
         Ok(())
     }
@@ -265,11 +319,11 @@ impl Tables {
     /// One built-in chain that takes no rule of ours (made by nft with another priority, for instance) must not keep the others open.
     async fn write_in_pieces(&mut self, change: Change<'_>, writes: &mut Writes) -> Result<(), Trouble> {
         let mut first = None;
-        for (number, piece) in change.pieces().into_iter().enumerate() {
-            if let Err(trouble) = self.write(&piece, writes).await {
+        for piece in change.pieces() {
+            if let Err(trouble) = self.write(std::slice::from_ref(&piece), writes).await {
                 first.get_or_insert(trouble);
                 // Without the chains nothing can lead to them, nor what leads elsewhere go.
-                if number == 0 || !matches!(first, Some(Trouble::Write(ToolError::Failed { .. }))) {
+                if piece.fills() || !matches!(first, Some(Trouble::Write(ToolError::Failed { .. }))) {
                     break;
                 }
             }
@@ -300,10 +354,24 @@ impl Tables {
     }
 
     /// Reads back what was just written. What is then still different is written again by the next apply.
-    async fn verify(&mut self, change: &Change<'_>, rules: &TableRules) -> Result<(), Trouble> {
-        let key = (change.family, change.table);
+    async fn verify(&mut self, written: &Change<'_>, rules: &TableRules, look: Verify) -> Result<(), Trouble> {
+        let key = written.key();
+        let many = self.known.get(&key).is_some_and(|known| known.state.chains.len() > MANY);
+        if many && look == Verify::Forms && rules.passes.is_empty() {
+            let sample = written.sample();
+            // Where a chain of it is gone again, all is looked at.
+            if let Ok(read) = sample::read(&self.tools, &sample).await
+                && !sample.learn(&read, &mut self.spelling)
+            {
+                self.verified.insert(key);
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.state.take_over(read);
+                }
+                return Ok(());
+            }
+        }
         let read = self.reader.read(key, Some(rules)).await?;
-        if change.learn(&read, &mut self.spelling) {
+        if written.learn(&read, &mut self.spelling) {
             self.verified.remove(&key);
         } else {
             self.verified.insert(key);
