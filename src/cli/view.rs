@@ -212,7 +212,7 @@ fn set_kind(kind: SetKind) -> String {
 /// As `ip rule` shows it.
 pub(super) fn rule_line(rule: &PolicyRule) -> String {
     let all = match &rule.selector {
-        RuleSelector::All | RuleSelector::From(_) => "",
+        RuleSelector::All | RuleSelector::From(_) | RuleSelector::FromHere(_) => "",
         RuleSelector::FwMark { .. } | RuleSelector::InInterface(_) | RuleSelector::OutInterface(_) => "from all ",
     };
     format!("{}: {all}{} {}", rule.priority, rule.selector, rule.action)

@@ -28,6 +28,11 @@ impl LocalRoutes {
         nets.filter_map(|net| self.by_net.get_key_value(&net.trunc())).next()
     }
 
+    /// The networks of all other interfaces.
+    pub fn elsewhere<'a>(&'a self, interface: &'a str) -> impl Iterator<Item = IpNet> + 'a {
+        self.by_net.iter().filter(move |(_, name)| *name != interface).map(|(net, _)| *net)
+    }
+
     /// Those of one interface, sorted.
     pub fn of<'a>(&'a self, interface: &'a str) -> impl Iterator<Item = IpNet> + 'a {
         self.by_net.iter().filter(move |(_, name)| *name == interface).map(|(net, _)| *net)

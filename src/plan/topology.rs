@@ -171,6 +171,16 @@ impl Topology {
         self.external_at(address).filter(|e| !e.serves())
     }
 
+    /// The addresses of all interfaces.
+    pub fn own_addresses(&self) -> impl Iterator<Item = &IpAddr> {
+        self.local.single.keys()
+    }
+
+    /// Networks that are local by other interfaces than this one.
+    pub fn local_elsewhere<'a>(&'a self, interface: &'a str) -> impl Iterator<Item = IpNet> + 'a {
+        self.local.routes.elsewhere(interface)
+    }
+
     /// Whether an address belongs to this box, as [`Host::is_local`] says: thousands of ports ask.
     pub fn is_local(&self, address: IpAddr) -> bool {
         let LocalAddresses { single, loopback, routes } = &self.local;

@@ -71,6 +71,8 @@ pub enum RuleSelector {
     OutInterface(InterfaceName),
     /// `from ADDRESS`, or `from NETWORK` where a whole network is local.
     From(IpNet),
+    /// `from NETWORK iif lo`: what the box itself sends from its addresses there.
+    FromHere(IpNet),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -122,6 +124,7 @@ impl fmt::Display for RuleSelector {
             // A single address stands without its length.
             RuleSelector::From(net) if net.prefix_len() == net.max_prefix_len() => write!(f, "from {}", net.addr()),
             RuleSelector::From(net) => write!(f, "from {net}"),
+            RuleSelector::FromHere(net) => write!(f, "from {net} iif lo"),
         }
     }
 }

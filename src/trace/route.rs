@@ -73,8 +73,8 @@ pub(super) fn decide<'a>(
         RuleSelector::FwMark { mark: value, mask } => mark & mask == *value,
         RuleSelector::InInterface(name) => name == in_interface,
         RuleSelector::From(net) => net.contains(&source),
-        // What arrives by a wire has no output interface yet.
-        RuleSelector::OutInterface(_) => false,
+        // What arrives by a wire has no output interface yet, and is not the box's own.
+        RuleSelector::OutInterface(_) | RuleSelector::FromHere(_) => false,
     });
     for (table, by) in asked.into_iter().chain([(MAIN_TABLE, By(None))]) {
         match lookup(dataplane, host, table, destination) {

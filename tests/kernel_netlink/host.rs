@@ -138,6 +138,8 @@ fn own_entries_are_told_by_protocol_number_and_odd_ones_are_strays() {
             ip -6 rule add pref 120 from 2001:db8::10 lookup 1001 protocol 83
             ip rule add pref 120 from 203.0.113.99 lookup 1001
             ip rule add pref 124 from 198.51.100.0/28 lookup 1001 protocol 83
+            ip rule add pref 128 from 203.0.113.0/24 iif lo lookup 1001 protocol 83
+            ip rule add pref 129 from 203.0.113.0/24 iif eth1 lookup 1001 protocol 83
             ip rule add pref 130 from 203.0.113.0/24 to 192.0.2.0/24 lookup 1001 protocol 83
             ip rule add pref 131 not fwmark 0x10000/0xfff0000 lookup 1001 protocol 83");
         let host = read_host().await.unwrap();
@@ -169,6 +171,7 @@ fn own_entries_are_told_by_protocol_number_and_odd_ones_are_strays() {
                 rule(Ipv4, 110, RuleSelector::OutInterface("eth9".to_owned())),
                 rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10").into())),
                 rule(Ipv4, 124, RuleSelector::From("198.51.100.0/28".parse().unwrap())),
+                rule(Ipv4, 128, RuleSelector::FromHere("203.0.113.0/24".parse().unwrap())),
                 rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10").into())),
             ]
         );
@@ -177,6 +180,7 @@ fn own_entries_are_told_by_protocol_number_and_odd_ones_are_strays() {
             strays,
             [
                 (StrayKind::Route, "route 10.8.0.0/16 table 77 metric 0 of type BlackHole"),
+                (StrayKind::Rule, "rule of priority 129 (Ipv4)"),
                 (StrayKind::Rule, "rule of priority 130 (Ipv4)"),
                 (StrayKind::Rule, "rule of priority 131 (Ipv4)"),
             ]

@@ -69,6 +69,7 @@ fn desired() -> Dataplane {
             rule(Ipv4, 110, RuleSelector::OutInterface("eth9".into()), 1002),
             rule(Ipv4, 120, RuleSelector::From(ip("203.0.113.10").into()), 1001),
             rule(Ipv4, 124, RuleSelector::From("198.51.100.0/28".parse().unwrap()), 1001),
+            rule(Ipv4, 128, RuleSelector::FromHere("203.0.113.0/24".parse().unwrap()), 1001),
             PolicyRule { family: Ipv4, priority: 101, selector: RuleSelector::All, action: RuleAction::Nop },
             rule(Ipv6, 100, SLOT, 1001),
             rule(Ipv6, 120, RuleSelector::From(ip("2001:db8::10").into()), 1001),
@@ -132,9 +133,10 @@ fn what_is_written_is_read_back_equal_and_shown_so_by_ip() {
         assert_eq!(find(120, "1001")["src"], "203.0.113.10");
         let network = find(124, "1001");
         assert_eq!((&network["src"], &network["srclen"]), (&"198.51.100.0".into(), &28.into()));
-        assert_eq!(rules.iter().filter(|r| r["protocol"] == "83").count(), 9);
+        assert_eq!(rules.iter().filter(|r| r["protocol"] == "83").count(), 10);
         let shown = sh("ip rule show");
         assert!(shown.contains("88:\tfrom all iif eth1 goto 101 proto 83"), "{shown}");
+        assert!(shown.contains("128:\tfrom 203.0.113.0/24 iif lo lookup 1001 proto 83"), "{shown}");
         assert!(shown.contains("101:\tfrom all nop proto 83"), "{shown}");
         assert_eq!(ip_json("-6 rule show").iter().filter(|r| r["protocol"] == "83").count(), 2);
 
@@ -142,6 +144,7 @@ fn what_is_written_is_read_back_equal_and_shown_so_by_ip() {
         let way = |to: &str| sh(&format!("ip route get {to}"));
         assert!(way("192.0.2.1 mark 0x10000").contains("via 203.0.113.1 dev eth1"));
         assert!(way("192.0.2.1 from 203.0.113.10").contains("via 203.0.113.1 dev eth1"));
+        assert!(way("192.0.2.1 from 203.0.113.2").contains("via 203.0.113.1 dev eth1"), "of such a network");
         assert!(way("203.0.113.77 mark 0x10000").contains("dev eth1"), "the same subnet, by its own interface");
         sh("echo 1 >/proc/sys/net/ipv4/ip_forward; ip route add 10.9.0.0/24 via 203.0.113.3 dev eth0");
         let marked = way("10.9.0.7 from 203.0.113.77 iif eth1 mark 0x10000");

@@ -1,6 +1,6 @@
 //! Names, addresses and gateways of external interfaces.
 
-use smartnat::model::{BorderConfig, Host, InterfaceAddress, MainRoute, PerInterface};
+use smartnat::model::{BorderConfig, Host, InterfaceAddress, MainRoute, PerInterface, World};
 use smartnat::plan::{InterfaceKind, InterfaceOutcome, Plan, ProgrammedReason, plan};
 
 use crate::world::{config, key, objects_mut, reference};
@@ -162,4 +162,32 @@ fn an_address_within_a_local_network_is_served_and_the_network_is_no_set_of_addr
     let from: Vec<String> = plan.dataplane.rules.iter().map(ToString::to_string).collect();
     assert!(from.contains(&"from 192.0.2.248/29 lookup 1001 pref 123".to_owned()), "{from:?}");
     assert!(interface(&plan, "eth1").notes[0].contains("192.0.2.248/29"));
+}
+
+#[test]
+fn many_addresses_of_a_subnet_are_few_policy_rules() {
+    let mut world = reference();
+    let address = |text: String| InterfaceAddress::of(text.parse().unwrap());
+    let more = (64..192).filter(|n| *n != 130).map(|n| address(format!("203.0.113.{n}/24")));
+    world.host.links.get_mut("eth1").unwrap().addresses.extend(more);
+    let from = |world: &World| -> Vec<String> {
+        let rules = plan(&config(), world).dataplane.rules;
+        let texts = rules.iter().map(ToString::to_string);
+        texts.filter(|text| text.starts_with("from 203.") && text.contains("lookup 1001")).collect()
+    };
+    assert_eq!(from(&world), ["from 203.0.113.0/24 iif lo lookup 1001 pref 128"]);
+    // What the box has there on another interface is not answered by this one.
+    world.host.links.get_mut("eth0").unwrap().addresses.push(address("203.0.113.130/32".to_owned()));
+    world.host.local_routes.insert("203.0.113.16/28".parse().unwrap(), "lo".into());
+    let nets: Vec<ipnet::IpNet> =
+        from(&world).iter().map(|text| text.split(' ').nth(1).unwrap()).map(net_of_words).collect();
+    let hits = |n: u8| nets.iter().filter(|net| net.contains(&std::net::IpAddr::from([203, 0, 113, n]))).count();
+    assert!((64..192).filter(|n| *n != 130).chain([10, 11]).all(|n| hits(n) == 1), "{nets:?}");
+    assert!((16..32).chain([130]).all(|n| hits(n) == 0), "{nets:?}");
+    assert!(nets.len() < 15, "{nets:?}");
+}
+
+/// An address without a length stands for itself.
+fn net_of_words(text: &str) -> ipnet::IpNet {
+    text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from)).unwrap()
 }

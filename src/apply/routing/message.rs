@@ -73,9 +73,12 @@ pub(super) fn rule(rule: &PolicyRule) -> RuleMessage {
         }
         RuleSelector::InInterface(name) => message.attributes.push(RuleAttribute::Iifname(name.clone())),
         RuleSelector::OutInterface(name) => message.attributes.push(RuleAttribute::Oifname(name.clone())),
-        RuleSelector::From(net) => {
+        RuleSelector::From(net) | RuleSelector::FromHere(net) => {
             message.header.src_len = net.prefix_len();
             message.attributes.push(RuleAttribute::Source(net.network()));
+            if matches!(rule.selector, RuleSelector::FromHere(_)) {
+                message.attributes.push(RuleAttribute::Iifname("lo".to_owned()));
+            }
         }
     }
     message

@@ -6,6 +6,7 @@ mod dispatch;
 mod egress;
 mod errors;
 mod forwarding;
+mod from;
 mod marking;
 mod pass;
 mod refuse;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::Context;
+use super::{Context, from};
 use crate::model::Family;
 use crate::plan::topology::External;
 use crate::ruleset::{
@@ -25,9 +25,10 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
         add(dataplane, ownership::PRIORITY_OUTSIDE, from_outside, RuleAction::Goto(ownership::PRIORITY_BEHIND));
         add(dataplane, ownership::PRIORITY_MARK, by_mark(marks.slot(e.slot)), table);
         add(dataplane, ownership::PRIORITY_INTERFACE, RuleSelector::OutInterface(e.name.clone()), table);
-        let single = e.addresses.iter().map(|address| IpNet::from(*address));
-        for net in single.chain(e.networks.iter().copied()).filter(|net| net.addr().is_ipv4()) {
-            add(dataplane, ownership::priority_from(&net), RuleSelector::From(net), table);
+        for selector in from::selectors(context, e) {
+            if let RuleSelector::From(net) | RuleSelector::FromHere(net) = selector {
+                add(dataplane, ownership::priority_from(&net), selector, table);
+            }
         }
         routes(e, dataplane);
         if e.present {

@@ -239,6 +239,9 @@ fn known_rule(message: &RuleMessage, family: Family) -> Option<PolicyRule> {
         (Some(mark), Some(mask), None, None, None) if header.src_len == 0 => RuleSelector::FwMark { mark, mask },
         (None, None, Some(name), None, None) if header.src_len == 0 => RuleSelector::InInterface(name),
         (None, None, None, Some(name), None) if header.src_len == 0 => RuleSelector::OutInterface(name),
+        (None, None, Some(name), None, Some(address)) if name == "lo" => {
+            RuleSelector::FromHere(IpNet::new(address, header.src_len).ok()?)
+        }
         (None, None, None, None, Some(address)) => RuleSelector::From(IpNet::new(address, header.src_len).ok()?),
         _ => return None,
     };
