@@ -174,6 +174,11 @@ impl MarkLayout {
         self.slot_mask()
     }
 
+    /// The highest bit of the slot: set in the inside's, and in few others.
+    pub fn highest_slot_bit(self) -> u32 {
+        self.slot_mask() & !(self.slot_mask() >> 1)
+    }
+
     /// The highest slot that an external interface can have (4094 by default).
     pub fn max_slot(self) -> u16 {
         self.inside_slot().0 - 1
@@ -183,7 +188,8 @@ impl MarkLayout {
         Slot(((1u32 << self.slot_bits()) - 1) as u16)
     }
 
-    /// Packet mark: this packet is to be masqueraded.
+    /// Set by nothing any more: until version 3.0.0 the packet mark by which a client was masqueraded. The bit stays ours, so that the
+    /// slots of connections mean the same to every version.
     pub fn masquerade(self) -> u32 {
         1 << (self.high - 2)
     }

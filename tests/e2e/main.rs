@@ -41,4 +41,5 @@ mod support;
 mod switches;
 mod trouble;
 mod unanswering;
+mod upgrade;
 mod vrrp;

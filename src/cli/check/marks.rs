@@ -6,7 +6,7 @@ use super::Finding;
 use super::gather::{Gather, Ran};
 use crate::cli::foreign::Foreign;
 use crate::cli::foreign::bits::number;
-use crate::cli::foreign::packet::{CONNTRACK, DNAT, MANGLE, SNAT};
+use crate::cli::foreign::packet::{CONNTRACK, MANGLE};
 use crate::cli::foreign::rule::{Action, Base, Condition, MarkWrite, Origin, Rule, Step, Table};
 use crate::model::MarkLayout;
 use crate::ruleset::ownership;
@@ -160,7 +160,10 @@ fn broken(marks: MarkLayout, write: MarkWrite, base: &Base) -> Vec<String> {
             return broken;
         }
         if touched & marks.mapped() != 0 {
-            broken.push(format!("0x{:x} gone, the border drops packets of Mappings", marks.mapped()));
+            broken.push(format!(
+                "0x{:x} gone, the border drops packets of Mappings, and pods answer clients past the box",
+                marks.mapped()
+            ));
         }
         if touched & marks.slot_mask() != 0 {
             broken.push(
@@ -183,21 +186,6 @@ fn broken(marks: MarkLayout, write: MarkWrite, base: &Base) -> Vec<String> {
             }
             _ => {}
         }
-    }
-    let masquerade = touched & marks.masquerade() != 0;
-    let behind = match hook {
-        "prerouting" => base.priority >= DNAT,
-        "postrouting" => base.priority <= SNAT,
-        "ingress" => false,
-        _ => true,
-    };
-    if masquerade && behind {
-        broken.push(format!(
-            "0x{:x} gone, what is to be masqueraded keeps its source, and pods answer past the box",
-            marks.masquerade()
-        ));
-    } else if masquerade && write.raised & !write.copied & marks.masquerade() != 0 && hook != "postrouting" {
-        broken.push(format!("0x{:x} set, packets are masqueraded that should not be", marks.masquerade()));
     }
     broken
 }
@@ -307,11 +295,7 @@ mod tests {
             &of_nft_rule("prerouting", -140, &all),
             &["packet marks", "answers of pods leave by the main table"],
         );
-        assert_breaks(&of_nft_rule("forward", 0, &all), &["0x10000000 gone"]);
         assert_breaks(&of_nft_rule("output", 0, &all), &["what the box itself sends"]);
-        let restored = set(META, CT);
-        assert_breaks(&of_nft_rule("forward", 0, &restored), &["0x10000000 gone"]);
-        assert_breaks(&of_nft_rule("prerouting", -90, &restored), &["0x10000000 gone"]);
         let saved = set(CT, META);
         let parts = ["connection marks", "drops packets of Mappings", "another interface", "begun inside"];
         assert_breaks(&of_nft_rule("prerouting", -150, &saved), &parts);
@@ -319,7 +303,6 @@ mod tests {
             &of_nft_rule("postrouting", 0, &set(CT, r#"{"map": {"key": 1, "data": "@m"}}"#)),
             &["0x20000000"],
         );
-        assert_breaks(&of_nft_rule("prerouting", -160, &set(META, r#"{"new": 7}"#)), &["0x10000000 set"]);
     }
 
     #[test]
@@ -331,6 +314,9 @@ mod tests {
         for found in [
             of_nft_rule("prerouting", -160, &set(META, CT)),
             of_nft_rule("prerouting", -140, &set(META, CT)),
+            // Nothing of ours looks at a packet's mark once it is on its way.
+            of_nft_rule("prerouting", -90, &set(META, CT)),
+            of_nft_rule("forward", 0, &set(META, "1")),
             of_nft_rule("input", 0, &set(r#"{"meta": {"key": "nftrace"}}"#, "1")),
             of_nft_rule("prerouting", -300, &set(CT, "1")),
         ] {

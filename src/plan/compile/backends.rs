@@ -16,6 +16,8 @@ use crate::ruleset::{
 pub const MAX_DEPTH: usize = LEVELS as usize + 1;
 const LEVELS: u32 = 4;
 const FANOUT: usize = 4;
+/// Rules of a pool that are not worth a chain: as many as one node of the tree has.
+const FEW: usize = FANOUT;
 
 /// The pods behind one port of a Service: shared by all Mappings that lead there.
 pub struct Pool<'a> {
@@ -42,17 +44,33 @@ impl<'a> Pool<'a> {
         (FANOUT..).find(|f| f.pow(LEVELS) >= self.pods.len()).unwrap_or(FANOUT)
     }
 
+    /// Few enough to stand in every chain that leads to them: with affinity each pod takes two rules.
+    fn is_small(&self) -> bool {
+        let rules = if self.affinity_seconds.is_some() { 2 } else { 1 };
+        self.pods.len() * rules <= FEW
+    }
+
     fn dnat(&self, pod: SocketAddr) -> Rule {
         Rule::new([Match::Protocol(self.protocol)], Target::Dnat(pod))
     }
 }
 
-/// Adds the chains of a pool and returns the one to go to.
-pub fn compile(pool: &Pool, nat: &mut TableRules, dataplane: &mut Dataplane) -> String {
-    let chain = ownership::chain_of("B", &format!("{}:{}/{}", pool.service, pool.protocol, pool.port));
-    if nat.chains.contains_key(&chain) {
-        return chain;
+/// The rules that lead to a pool's pods, with the chains behind them. While they are few they stand in the chain of whoever asks; a chain of
+/// their own would cost each port one, and each new connection a step. More stand in one chain, which all Mappings to the port share.
+pub fn compile(pool: &Pool, nat: &mut TableRules, dataplane: &mut Dataplane) -> Vec<Rule> {
+    if pool.is_small() {
+        return choice(pool, nat, dataplane);
     }
+    let chain = ownership::chain_of("B", &format!("{}:{}/{}", pool.service, pool.protocol, pool.port));
+    if !nat.chains.contains_key(&chain) {
+        let rules = choice(pool, nat, dataplane);
+        nat.chains.insert(chain.clone(), rules);
+    }
+    vec![Rule::new([], goto(&chain))]
+}
+
+/// The pod that knows the client, else one at random.
+fn choice(pool: &Pool, nat: &mut TableRules, dataplane: &mut Dataplane) -> Vec<Rule> {
     let mut rules = Vec::new();
     if let Some(timeout) = pool.affinity_seconds {
         rules = remembered(pool, &pool.pods, timeout, nat, dataplane);
@@ -64,8 +82,7 @@ pub fn compile(pool: &Pool, nat: &mut TableRules, dataplane: &mut Dataplane) -> 
         }
     }
     rules.extend(at_random(pool, &pool.pods, nat));
-    nat.chains.insert(chain.clone(), rules);
-    chain
+    rules
 }
 
 /// One of the groups, each with a chance in proportion to its size.

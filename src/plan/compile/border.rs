@@ -26,6 +26,7 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
         forward.push(Rule::new([inside.clone(), undecided], Target::Return));
         forward.push(Rule::new([inside], goto(OUT_NEW)));
     }
+    forward.extend(mapped_of_high_slots(context));
     forward.extend(replies(context));
     forward.push(Rule::new([], Target::Drop));
     mangle.chains.insert(BORDER.to_owned(), forward);
@@ -34,6 +35,7 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     let mut input = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
     input.extend(mapped(context));
     input.extend(context.inside_interfaces().map(|inside| Rule::new([inside], Target::Return)));
+    input.extend(mapped_of_high_slots(context));
     input.extend(replies(context));
     // Openings are for outsiders: whoever claims to come from the inside must not get an answer sent there. Neighbours
     // in a shared subnet are no impostors.
@@ -60,15 +62,10 @@ fn mapped(context: &Context) -> Vec<Rule> {
     let marks = context.marks();
     // A client's packets go in the original direction; a reply of a pod never arrives here. A connection that a pod
     // began towards a mapped address (inside slot) is continued from the inside only, except where the two share a
-    // subnet.
-    let mut rules = vec![Rule::new(
-        [
-            Match::CtDirection(CtDirection::Original),
-            context.mapped(),
-            Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: true },
-        ],
-        Target::Return,
-    )];
+    // subnet. That slot is all ones: the highest bit alone tells it from all but the high ones, and saves every packet a match.
+    let outside =
+        Match::ConnMark { value: marks.mapped(), mask: marks.mapped() | marks.highest_slot_bit(), invert: false };
+    let mut rules = vec![Rule::new([Match::CtDirection(CtDirection::Original), outside], Target::Return)];
     rules.extend(context.topology.externals.iter().filter(|e| !e.shared.is_empty()).map(|e| {
         Rule::new(
             [Match::InInterface(e.name.clone()), Match::CtDirection(CtDirection::Original), context.mapped()],
@@ -76,6 +73,14 @@ fn mapped(context: &Context) -> Vec<Rule> {
         )
     }));
     rules
+}
+
+/// The same where a slot shares the highest bit with the inside's.
+fn mapped_of_high_slots(context: &Context) -> Option<Rule> {
+    let marks = context.marks();
+    let high = context.topology.externals.iter().any(|e| marks.slot(e.slot) & marks.highest_slot_bit() != 0);
+    let not_inside = Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: true };
+    high.then(|| Rule::new([Match::CtDirection(CtDirection::Original), context.mapped(), not_inside], Target::Return))
 }
 
 /// Answers to connections that were begun inside and left by the interface where the answer arrives.

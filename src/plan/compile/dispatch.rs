@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::backends::Pool;
 use super::tree::{self, Entry, Key};
-use super::{Context, LocalMapping, backends, goto, hook, in_set, not_in_set, source_set};
+use super::{Context, LocalMapping, backends, hook, in_set, not_in_set, source_set};
 use crate::api::MappingMode;
 use crate::model::{ObjectKey, Protocol};
 use crate::plan::topology::Topology;
 use crate::plan::{ResolvedMapping, ResolvedPort};
 use crate::ruleset::{
     Builtin, Dataplane, Match, Rule, SetDirection, SetMember, TableRules, Target,
-    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS, SET_INNER, SET_SERVICES},
+    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS, SET_SERVICES},
 };
 
 /// What happens to an allowed client of one port.
@@ -79,7 +79,7 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
     hook(nat, Builtin::Prerouting, [in_set(SET_ENDPOINTS, SetDirection::DestinationPort)], DNAT);
 }
 
-/// The chain of one port of a Mapping: source, marks, translation.
+/// The chain of one port of a Mapping: source, mark, translation.
 fn handler(
     context: &Context,
     mapping: &ResolvedMapping,
@@ -91,40 +91,28 @@ fn handler(
     let identity = format!("{}:{}/{}", mapping.key, port.protocol, port.port);
     let chain = ownership::chain_of("M", &identity);
 
-    // Says in every listing and trace whose chain this is, whether the source is allowed or not.
-    let comment = comment(&mapping.key, port);
-    let named = || Match::Comment(comment.clone());
-    let mut rules = Vec::new();
-    if let Some(set) = source_set(&mapping.sources, dataplane) {
-        rules.push(Rule::new([named(), not_in_set(&set, SetDirection::Source)], Target::Return));
-    }
-    rules.push(Rule::new([named()], Target::SetConnMark { value: marks.mapped(), mask: marks.mapped() }));
-
-    let masquerade = Target::SetMark { value: marks.masquerade(), mask: marks.masquerade() };
-    if context.config.masquerade {
-        rules.push(Rule::new([], masquerade));
-    } else {
-        // Who is on the inside would get the pod's answer past this box.
-        let from_inside = Match::ConnMark { value: marks.inside(), mask: marks.slot_mask(), invert: false };
-        rules.push(Rule::new([from_inside], masquerade.clone()));
-        if context.has_shared() {
-            rules.push(Rule::new([in_set(SET_INNER, SetDirection::Source)], masquerade));
+    // Says in every listing and trace whose chain this is: once, in its first rule, and behind the match that a client who may passes by, so
+    // that it costs that one nothing.
+    let named = Match::Comment(comment(&mapping.key, port));
+    // Whether it is masqueraded follows from the mark; see egress.
+    let mapped = Target::SetConnMark { value: marks.mapped(), mask: marks.mapped() };
+    let mut rules = match source_set(&mapping.sources, dataplane) {
+        Some(set) => {
+            vec![Rule::new([not_in_set(&set, SetDirection::Source), named], Target::Return), Rule::new([], mapped)]
         }
-    }
+        None => vec![Rule::new([named], mapped)],
+    };
 
-    rules.push(match Handling::of(mapping, port, context.topology) {
+    rules.extend(match Handling::of(mapping, port, context.topology) {
         Handling::Service(address) => {
             if let Some(set) = dataplane.sets.get_mut(SET_SERVICES) {
                 set.members.insert(SetMember::Ip(address.ip()));
             }
-            Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))
+            vec![Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))]
         }
-        Handling::Pods => {
-            let pool = Pool::of(mapping, port);
-            Rule::new([], goto(&backends::compile(&pool, nat, dataplane)))
-        }
+        Handling::Pods => backends::compile(&Pool::of(mapping, port), nat, dataplane),
         // Nothing is translated; filter INPUT answers with a refusal.
-        Handling::NoPods | Handling::ServiceUnreachable => Rule::new([], Target::Accept),
+        Handling::NoPods | Handling::ServiceUnreachable => vec![Rule::new([], Target::Accept)],
     });
     nat.chains.insert(chain.clone(), rules);
     chain

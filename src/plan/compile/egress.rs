@@ -1,20 +1,19 @@
-//! nat POSTROUTING: masquerade by mark, and pod egress under the address of the pod's Mapping.
+//! nat POSTROUTING: masquerade by the connection's mark, and pod egress under the address of the pod's Mapping.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::tree::{self, Entry, Key};
-use super::{Context, LocalMapping, hook, jump};
+use super::{Context, LocalMapping, hook, in_set, jump};
 use crate::model::{InterfaceName, Protocol};
 use crate::ruleset::{
-    Builtin, Dataplane, Match, Ports, Rule, SetMember, TableRules, Target,
-    ownership::{MAX_CHAIN_DEPTH, SET_EGRESS, SNAT, chain_of},
+    Builtin, Dataplane, Match, Ports, Rule, SetDirection, SetMember, TableRules, Target,
+    ownership::{MAX_CHAIN_DEPTH, SET_EGRESS, SET_INNER, SNAT, chain_of},
 };
 
 pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRules, dataplane: &mut Dataplane) {
     let marks = context.marks();
-    let masquerade = Match::Mark { value: marks.masquerade(), mask: marks.masquerade(), invert: false };
-    let mut rules = vec![Rule::new([masquerade], Target::Masquerade)];
+    let mut rules = masqueraded(context);
     if context.config.snat {
         let mut per_interface: BTreeMap<(InterfaceName, u16), Vec<Entry>> = BTreeMap::new();
         let mut members = Vec::new();
@@ -42,6 +41,26 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
     }
     nat.chains.insert(SNAT.to_owned(), rules);
     hook(nat, Builtin::Postrouting, [], SNAT);
+}
+
+/// The connections of Mappings whose client the pod does not see. Asked once a connection, so a mark on the packet, which every port of a Mapping
+/// would have to set, is not needed. What was not translated is answered by the box itself.
+fn masqueraded(context: &Context) -> Vec<Rule> {
+    let rule = |mut matches: Vec<Match>| {
+        matches.push(Match::Dnated);
+        Rule::new(matches, Target::Masquerade)
+    };
+    if context.config.masquerade {
+        return vec![rule(vec![context.mapped()])];
+    }
+    // Who is on the inside would get the pod's answer past this box.
+    let marks = context.marks();
+    let (value, mask) = (marks.mapped() | marks.inside(), marks.mapped() | marks.slot_mask());
+    let mut rules = vec![rule(vec![Match::ConnMark { value, mask, invert: false }])];
+    if context.has_shared() {
+        rules.push(rule(vec![context.mapped(), in_set(SET_INNER, SetDirection::Source)]));
+    }
+    rules
 }
 
 /// Ports that clients reach, by address and protocol.
