@@ -89,6 +89,12 @@ impl Applier {
         self.tables.invalidate();
     }
 
+    /// Whether the kernel still holds what it held after the last apply: tables, sets and sysctls. Who changes routes and rules is told
+    /// by the host's notices. False also where that is not known without reading.
+    pub async fn holds(&mut self) -> bool {
+        !self.running && self.sysctls.hold() && self.tables.hold().await && self.sets.hold().await
+    }
+
     /// Whether the last apply left the border closed, whatever else failed.
     pub fn is_closed(&self) -> bool {
         self.closed

@@ -115,6 +115,15 @@ impl Sysctls {
         Ok(())
     }
 
+    /// Whether all that were right have stayed so.
+    pub fn hold(&self) -> bool {
+        self.held.iter().all(|(sysctl, value)| match read(&sysctl.path()) {
+            Ok(found) => found == *value,
+            // Who brings the interface back is heard.
+            Err(error) => may_be_away(sysctl, &error),
+        })
+    }
+
     /// Forgets those that are wanted no more, so that an interface that comes back is not taken for tampered with.
     pub fn retain(&mut self, wanted: &BTreeMap<Sysctl, String>) {
         self.held.retain(|sysctl, _| wanted.contains_key(sysctl));

@@ -54,6 +54,8 @@ struct Daemon {
     flows: Flows,
     nat_hold: NatHold,
     told: Told,
+    /// The last pass left nothing to be done, and nothing that it was planned from has changed since.
+    settled: bool,
 }
 
 impl Daemon {
@@ -72,6 +74,7 @@ impl Daemon {
             flows,
             nat_hold: NatHold::default(),
             told: Told::default(),
+            settled: false,
         }
     }
 
@@ -115,7 +118,9 @@ impl Daemon {
                 self.applier.invalidate();
                 // A connection that was between translation and its entry while rules changed is judged now.
                 self.flows.invalidate();
-                self.dirty.mark(Instant::now());
+                if !self.look().await {
+                    self.dirty.mark(Instant::now());
+                }
             }
             _ = beat.tick() => {}
         }
@@ -137,12 +142,30 @@ impl Daemon {
             }
         };
         if changed {
+            self.settled = false;
             self.dirty.mark(Instant::now());
         }
     }
 
+    /// Whether everything is as the last pass left it: then there is nothing to plan.
+    async fn look(&mut self) -> bool {
+        let begun = Instant::now();
+        if !self.settled || !self.applier.holds().await {
+            return false;
+        }
+        tracing::debug!("everything is as it was");
+        let mut flows_removed = BTreeMap::new();
+        if self.applier.is_translating() {
+            self.nat_hold.hold(self.tools.ledger()).await;
+            flows_removed = self.flows.clean().await;
+        }
+        self.reports.send_modify(|r| r.pass_found_all_well(begun.elapsed(), &flows_removed, SystemTime::now()));
+        true
+    }
+
     async fn pass(&mut self, beat: &mut Interval) {
         self.dirty.clear();
+        self.settled = false;
         let begun = Instant::now();
         let plan = plan::plan(&self.settings.border, self.snapshot.world());
         self.told.tell(&plan.interfaces);
@@ -210,6 +233,7 @@ impl Daemon {
         took: Duration,
     ) {
         self.retry.succeeded();
+        self.settled = scope == Scope::Full && applied.waiting_routes.is_empty() && applied.stuck_sets.is_empty();
         let pass = PassReport {
             took,
             full: scope == Scope::Full,

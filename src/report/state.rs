@@ -160,23 +160,33 @@ impl Report {
 
     /// A pass went well (also one that found nothing to do).
     pub fn pass_ok(&mut self, pass: PassReport, now: SystemTime) {
-        self.beat();
         self.border_closed = true;
         self.ready |= pass.full;
-        self.last_pass = Some(LastPass { at: now, took: pass.took });
-        self.failure = None;
         // Most passes change nothing; readers then keep what they share.
         if *self.outcomes != pass.outcomes {
             self.transitions = Arc::new(self.transitions_to(&pass.outcomes, now));
             self.outcomes = Arc::new(pass.outcomes);
         }
         let c = &mut self.counters;
-        c.passes += 1;
         c.tool_calls += pass.tool_calls;
-        c.durations.observe(pass.took);
         add(&mut c.writes, &pass.writes);
         add(&mut c.repairs, &pass.repairs);
-        add(&mut c.flows_removed, &pass.flows_removed);
+        self.pass_found_all_well(pass.took, &pass.flows_removed, now);
+    }
+
+    /// A pass found everything as the one before had left it.
+    pub fn pass_found_all_well(
+        &mut self,
+        took: Duration,
+        flows_removed: &BTreeMap<&'static str, u64>,
+        now: SystemTime,
+    ) {
+        self.beat();
+        self.last_pass = Some(LastPass { at: now, took });
+        self.failure = None;
+        self.counters.passes += 1;
+        self.counters.durations.observe(took);
+        add(&mut self.counters.flows_removed, flows_removed);
     }
 
     /// A pass failed; `tool_calls` were made until then.

@@ -17,7 +17,8 @@ fn a_refresh_calls_no_tool_until_somebody_changes_something() {
         let quiet = figures();
         daemon.passes(3);
         assert_eq!(figures(), quiet, "{}", daemon.log());
-        for script in ["iptables -t nat -F SMARTNAT-DNAT", "ipset flush SN-EP", "nft flush ruleset"] {
+        let arp = "sysctl -qw net.ipv4.conf.eth1.arp_ignore=0";
+        for script in ["iptables -t nat -F SMARTNAT-DNAT", "ipset flush SN-EP", arp, "nft flush ruleset"] {
             let before = figures();
             bed.border.run(script);
             eventually(&format!("the repair of `{script}`"), || (figures()[1] > before[1]).then_some(()));

@@ -63,6 +63,16 @@ impl Sets {
         Ok(())
     }
 
+    /// Whether the kernel still holds what is known, and everything unwanted is gone.
+    pub async fn hold(&mut self) -> bool {
+        let Some(held) = &self.held else { return false };
+        if !self.fresh {
+            let digest = netlink::sets_digest(is_our_set).await.ok();
+            self.fresh = digest.is_some() && digest == self.digest;
+        }
+        self.fresh && !held.values().any(|set| set.stuck)
+    }
+
     /// The half before the rules change. [`Self::look`] comes first.
     pub async fn prepare(
         &mut self,

@@ -152,13 +152,26 @@ impl Tables {
         self.known.clear();
     }
 
-    /// Reads the tables that are not known. One that cannot be read keeps no other from it.
-    pub async fn look(&mut self, wanted: &BTreeMap<Key, TableRules>, reach: Reach) -> Vec<TableError> {
-        let ledger = self.tools.ledger().clone();
+    /// Whether the kernel still holds what is known, as far as that is known without reading.
+    pub async fn hold(&mut self) -> bool {
+        self.ask_ledger().await;
+        let ledger = self.tools.ledger();
+        !self.known.is_empty() && self.known.iter().all(|(key, known)| known.stale(*key, ledger) == Stale::Nothing)
+    }
+
+    /// What is doubted is to be read again, unless nobody changed it.
+    async fn ask_ledger(&mut self) {
         if std::mem::take(&mut self.doubted) {
-            let heard = ledger.caught_up().await.then_some(&ledger);
+            let ledger = self.tools.ledger();
+            let heard = ledger.caught_up().await.then_some(ledger);
             self.known.iter_mut().for_each(|(key, known)| known.doubt(*key, heard));
         }
+    }
+
+    /// Reads the tables that are not known. One that cannot be read keeps no other from it.
+    pub async fn look(&mut self, wanted: &BTreeMap<Key, TableRules>, reach: Reach) -> Vec<TableError> {
+        self.ask_ledger().await;
+        let ledger = self.tools.ledger().clone();
         let stale = |known: Option<&Known>, key| known.map_or(Stale::Table, |known| known.stale(key, &ledger));
         let mut places: Vec<(Key, Stale)> =
             self.keys(wanted, reach).into_iter().map(|key| (key, Stale::Nothing)).collect();
