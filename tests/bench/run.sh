@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Measures what docs/performance.md says: times, processor time, memory and packets at scale. As root, on Debian 12; installs what it needs.
+# Measures what docs/performance.md says: times, processor time, memory and packets at scale. As root, on Debian 12;
+# installs what it needs.
 #
-#   tests/bench/run.sh                                                everything; at the end a table, and plots in target/bench
+#   tests/bench/run.sh                                                everything: a table, and plots in target/bench
+#   tests/bench/run.sh --docs                                         the same, written into docs/performance.md too
 #   tests/bench/run.sh --list                                         the names of all rows
 #   tests/bench/run.sh --only start-files --rounds 1 --size 1000x10   one row, quickly
 #   tests/bench/run.sh --previous REVISION|PROGRAM ...                the version that is upgraded from
@@ -9,7 +11,8 @@
 #   tests/bench/run.sh --out DIR ...                                  where table and plots go
 #   tests/bench/run.sh --help                                         all options
 #
-# Everything happens in network namespaces and control groups of its own, which are removed at the end, also after a failure.
+# Everything happens in network namespaces and control groups of its own, which are removed at the end, also after a
+# failure.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "$0")/../.."
@@ -18,7 +21,7 @@ cd "$(dirname "$0")/../.."
 
 # The last version that wrote each table in one block.
 previous=6fd3a85
-program='' out='' only='' list=''
+program='' out='' only='' list='' docs=''
 arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -27,6 +30,7 @@ while [ $# -gt 0 ]; do
             declare "${1#--}=$2"
             shift
             ;;
+        --docs) docs=yes ;;
         --list | --help | -h) list=yes; arguments+=("$1") ;;
         *) arguments+=("$1") ;;
     esac
@@ -62,7 +66,8 @@ if wanted again; then
         previous=$(absolute "$previous")
     else
         revision=$(git rev-parse --verify --quiet "$previous^{commit}") ||
-            die "There is neither a revision nor a program $previous: name the version to upgrade from, --previous REVISION|PROGRAM."
+            die "There is neither a revision nor a program $previous: name the version to upgrade from,
+--previous REVISION|PROGRAM."
         previous=$target/previous/$revision/smartnat-manager
         if [ ! -x "$previous" ]; then
             say "Building the version before, $revision (some minutes, once)"
@@ -81,6 +86,7 @@ mkdir -p "$out"
 arguments+=(--out "$out" --revision "$(git describe --always --dirty 2>/dev/null || echo 'an unknown revision')")
 
 # Control groups of a run that was killed: what they held is gone with its namespaces.
+# shellcheck disable=SC2317 # called by the trap
 finish() {
     local code=$? root dir pid
     trap - EXIT
@@ -98,4 +104,21 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 say "Measuring"
-"$bench" "${arguments[@]}"
+code=0
+"$bench" "${arguments[@]}" || code=$?
+if [ -n "$docs" ] && [ -f "$out/table.md" ]; then
+    say "Writing docs/performance.md"
+    mkdir -p docs/performance
+    {
+        sed '/^<!-- figures/q' docs/performance.md
+        echo
+        cat "$out/table.md"
+        for plot in start memory change; do
+            [ -f "$out/$plot.svg" ] || continue
+            cp "$out/$plot.svg" docs/performance/
+            printf '\n![%s by number of endpoints](performance/%s.svg)\n' "$plot" "$plot"
+        done
+    } >"$out/performance.md"
+    cp "$out/performance.md" docs/performance.md
+fi
+exit "$code"

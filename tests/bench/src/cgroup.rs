@@ -4,7 +4,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A control group (version 2) for a program and all that it starts: what those that ended used counts too. Removed when dropped.
+/// A control group (version 2) for a program and all that it starts: what those that ended used counts too. Removed
+/// when dropped.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,

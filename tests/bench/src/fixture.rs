@@ -35,11 +35,13 @@ impl Size {
     }
 }
 
+/// 10,000.
+pub fn thousands(n: usize) -> String {
+    if n < 1000 { n.to_string() } else { format!("{},{:03}", n / 1000, n % 1000) }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let thousands = |n: usize| {
-            if n < 1000 { n.to_string() } else { format!("{},{:03}", n / 1000, n % 1000) }
-        };
         write!(f, "{} x {}", thousands(self.mappings), self.ports)
     }
 }
@@ -60,7 +62,8 @@ pub fn external(n: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 1, 0)) + n as u32)
 }
 
-/// One Mapping (mode direct, two source networks) with a Service of its own and two pods. Those with an odd number are UDP, the others TCP.
+/// One Mapping (mode direct, two source networks) with a Service of its own and two pods. Those with an odd number are
+/// UDP, the others TCP.
 #[derive(Debug, Clone)]
 pub struct Item {
     pub number: usize,

@@ -8,7 +8,8 @@ use crate::fixture::external;
 /// Where the client of every bench sends from.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 
-/// What stands around a border: the cluster's router, where every pod's address is local, and a client that is the external router too.
+/// What stands around a border: the cluster's router, where every pod's address is local, and a client that is the
+/// external router too.
 pub struct Net {
     prefix: String,
     pub core: Namespace,

@@ -1,7 +1,8 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
 
 use bed::Namespace;
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::Options;
 use crate::daemon::{Daemon, Home, Setup};
 use crate::figures::{Bound, Figures, median};
-use crate::fixture::{self, Item, Size, external};
+use crate::fixture::{self, Item, Size, external, thousands};
 use crate::net::{Border, CLIENT, Net};
 use crate::worst;
 
@@ -18,6 +19,11 @@ const OWN: Size = Size::new(10_000, 1);
 const POD_PORT: u16 = 8080;
 /// Seconds of a TCP measurement, the first of them not counted.
 const TCP_SECONDS: u32 = 3;
+/// Source ports of new flows, each once in a burst.
+const FIRST_SOURCE: u32 = 2000;
+const LAST_SOURCE: u32 = 62_000;
+/// Bursts of new flows of which the middle one counts.
+const BURSTS: usize = 3;
 
 /// A border between a client and pods of its own, and what is asked for there.
 struct Way<'a> {
@@ -71,13 +77,15 @@ fn at(options: &Options, figures: &mut Figures, row: &str, size: Size) -> Result
     let ways = [
         way(0, "one plain rule".to_owned(), few.clone().map(|item| Item { address: external(0), ..item })),
         way(1, "2 endpoints".to_owned(), few),
-        way(2, format!("the worst placed of {} endpoints", size.endpoints()), [tcp, udp]),
+        way(2, format!("the worst placed of {} endpoints", thousands(size.endpoints())), [tcp, udp]),
     ];
     let servers: Vec<Server> = ways.iter().map(serve).collect();
     await_servers(&ways)?;
 
     let must = |n: f64| if size == OWN { Bound::AtLeast(n) } else { Bound::None };
     compare(options, figures, (row, "new UDP flows", "thousand/s"), &ways, must(0.75), &flows)?;
+    let told = "UDP packets from random ports";
+    compare(options, figures, (row, told, "thousand/s"), &ways, must(0.75), &random_ports)?;
     compare(options, figures, (row, "established TCP, large segments", "Gbit/s"), &ways, Bound::None, &tcp_rate)?;
     ways.iter().for_each(offloads_off);
     compare(options, figures, (row, "established TCP, 1,500-byte packets", "Gbit/s"), &ways, must(0.88), &tcp_rate)?;
@@ -92,7 +100,8 @@ fn plain_rules(border: &Namespace, [tcp, udp]: &[Item; 2]) {
     for (item, protocol) in [(tcp, "tcp"), (udp, "udp")] {
         let (port, pod) = (item.first_port, item.pods[0]);
         border.run(&format!(
-            "iptables -t nat -A PREROUTING -d {} -p {protocol} --dport {port} -j DNAT --to-destination {pod}:{POD_PORT}",
+            "iptables -t nat -A PREROUTING -d {} -p {protocol} --dport {port} -j DNAT \
+             --to-destination {pod}:{POD_PORT}",
             external(0)
         ));
     }
@@ -169,33 +178,90 @@ fn tcp_rate(way: &Way<'_>) -> Result<f64, String> {
     rate.map(|r| r / 1e9).ok_or_else(|| format!("iperf3 told no rate: {}", result["error"]))
 }
 
-/// First packets of new flows that arrive in a second, under more than the border can take.
+/// New flows a second: each packet comes from another port, and begins one.
 fn flows(way: &Way<'_>) -> Result<f64, String> {
+    let ports = format!("dinc({FIRST_SOURCE}, {LAST_SOURCE})");
+    let number = format!("--num {}", LAST_SOURCE - FIRST_SOURCE);
+    let bursts = (0..BURSTS).map(|_| flood(way, &ports, &number).and_then(|samples| rate(&samples)));
+    Ok(median(&bursts.collect::<Result<Vec<f64>, String>>()?) / 1000.0)
+}
+
+/// Packets of a second with ports at random: many are the second or third of their flow.
+fn random_ports(way: &Way<'_>) -> Result<f64, String> {
+    let samples = flood(way, "drnd()", "")?;
+    Ok((samples[samples.len() - 1].1 - samples[0].1) / 1000.0)
+}
+
+/// The client sends more UDP than the border can take, for a second at most; how many had reached the pods when.
+fn flood(way: &Way<'_>, ports: &str, number: &str) -> Result<Vec<(Instant, f64)>, String> {
     // Without any connection there is nothing to delete, which is no failure.
     _ = way.border.ns.attempt("conntrack -F", "");
     let link = way.border.ns.run("ip -o link show dev eth1");
     let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap_or_default();
     let config = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
+    let (address, port) = (way.udp.address, way.udp.first_port);
     let text = format!(
-        "{{ eth(da={}), ipv4(saddr={CLIENT}, daddr={}, ttl=64), udp(sp=drnd(), dp={}), drnd(18) }}\n",
-        mac, way.udp.address, way.udp.first_port
+        "{{ eth(da={mac}), ipv4(saddr={CLIENT}, daddr={address}, ttl=64), udp(sp={ports}, dp={port}), drnd(18) }}\n"
     );
     fs::write(config.path(), text).map_err(|e| e.to_string())?;
-    let before = arrived(&way.net.core)?;
-    let command = format!("timeout 1 trafgen --dev border --conf {} --cpus 1 --no-sock-mem", config.path().display());
-    // It is ended by the time limit.
-    _ = way.net.client.attempt(&command, "");
-    let count = arrived(&way.net.core)? - before;
-    if count < 100.0 {
-        return Err(format!("{count} packets arrived: is trafgen there?"));
+    let seconds = if number.is_empty() { 1 } else { 20 };
+    let config = config.path().display();
+    let command = format!("timeout {seconds} trafgen --dev border --conf {config} --cpus 1 --no-sock-mem {number}");
+    let done = AtomicBool::new(false);
+    let samples = thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            way.net.core.within(|| {
+                let mut samples = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    samples.extend(arrived().map(|n| (Instant::now(), n)));
+                    sleep(Duration::from_millis(2));
+                }
+                samples
+            })
+        });
+        let sent = way.net.client.attempt(&command, "");
+        done.store(true, Ordering::Relaxed);
+        let samples = sampler.join().map_err(|_| "nobody counted".to_owned())?;
+        // Ended by the time limit, it has said all the same that it sent.
+        sent.or_else(|why| if number.is_empty() { Ok(why) } else { Err(why) }).map(|_| samples)
+    })?;
+    match (samples.first(), samples.last()) {
+        (Some(first), Some(last)) if last.1 - first.1 > 1000.0 => Ok(samples),
+        _ => Err("hardly any packet arrived: is trafgen (netsniff-ng) there?".to_owned()),
     }
-    Ok(count / 1000.0)
 }
 
-/// Packets received by the link from the border.
-fn arrived(core: &Namespace) -> Result<f64, String> {
-    let text = core.run("cat /proc/net/dev");
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("border:"));
-    let count = line.and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
-    count.ok_or_else(|| format!("no counter of packets: {text}"))
+/// Packets a second between the first and the last tenth of those that came.
+fn rate(samples: &[(Instant, f64)]) -> Result<f64, String> {
+    let ends = samples.first().zip(samples.last()).map(|(first, last)| (first.1, last.1));
+    let (first, last) = ends.ok_or("nothing was counted")?;
+    let reached = |share: f64| samples.iter().find(|(_, n)| *n >= first + (last - first) * share);
+    let (begin, end) = reached(0.1).zip(reached(0.9)).ok_or("nothing was counted")?;
+    let seconds = (end.0 - begin.0).as_secs_f64();
+    if seconds > 0.0 { Ok((end.1 - begin.1) / seconds) } else { Err("all came at once".to_owned()) }
+}
+
+/// Packets received by the link from the border, in this thread's namespace.
+fn arrived() -> Option<f64> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("border:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_middle() {
+        let begin = Instant::now();
+        let at = |ms: u64, n: f64| (begin + Duration::from_millis(ms), n);
+        // Slow at first, then ten packets a millisecond, then nothing.
+        let mut samples = vec![at(0, 5.0), at(500, 6.0)];
+        samples.extend((1..=1000_u32).map(|ms| at(500 + u64::from(ms), 6.0 + 10.0 * f64::from(ms))));
+        samples.push(at(3000, 10_006.0));
+        assert!((rate(&samples).unwrap() - 10_000.0).abs() < 1.0);
+        assert!(rate(&[]).is_err());
+        assert!(rate(&[at(0, 5.0), at(9, 5.0)]).is_err(), "nothing came");
+    }
 }
