@@ -1,6 +1,7 @@
 //! A look at what of ours is in tables and sets, without a thought of changing it: for `plan --diff`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use super::ipset::{HeldKind, HeldSet};
 pub use super::iptables::{HookState, Listing};
@@ -15,7 +16,7 @@ use crate::ruleset::ownership::is_our_chain;
 pub struct Held {
     /// Tables that hold something of ours.
     pub tables: BTreeMap<(Family, Table), Listing>,
-    pub sets: BTreeMap<String, HeldSet>,
+    pub sets: BTreeMap<Arc<str>, HeldSet>,
 }
 
 /// Reads all of it back.

@@ -38,7 +38,7 @@ pub(super) fn text(plan: &Plan, objects_known: bool) -> String {
                     let _ = writeln!(out, "-A {builtin} {pass}");
                 }
                 for name in reading_order(rules) {
-                    for rule in &rules.chains[name] {
+                    for rule in rules.chains[name].iter() {
                         let _ = writeln!(out, "-A {name} {rule}");
                     }
                 }
@@ -199,7 +199,7 @@ mod tests {
         let mut dataplane = Dataplane::default();
         let nat = dataplane.tables.entry((Family::Ipv4, Table::Nat)).or_default();
         nat.hooks.insert(Builtin::Prerouting, Rule::new([], Target::Jump("SMARTNAT-DNAT".into())));
-        nat.chains.insert("SMARTNAT-DNAT".into(), vec![Rule::new([], Target::Return)]);
+        nat.add("SMARTNAT-DNAT", vec![Rule::new([], Target::Return)]);
         dataplane.sets.insert("SN-EP".into(), IpSet::new(SetKind::HashIpPort(Family::Ipv4)));
         dataplane.sysctls.insert(Sysctl::IpForward, "1".into());
         let refused = MappingOutcome {

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::apply::held::{Held, HeldKind, HeldSet};
 use crate::apply::sysctl;
@@ -38,12 +39,12 @@ impl View {
                 chains.insert((*family, *table, builtin.to_string()), lines);
             }
             for (name, chain) in &rules.chains {
-                chains.insert((*family, *table, name.clone()), chain.iter().map(|r| r.spelled(*family)).collect());
+                chains.insert((*family, *table, name.to_string()), chain.iter().map(|r| r.spelled(*family)).collect());
             }
         }
         View {
             chains,
-            sets: dataplane.sets.iter().map(|(name, set)| (name.clone(), set_view(set))).collect(),
+            sets: dataplane.sets.iter().map(|(name, set)| (name.to_string(), set_view(set))).collect(),
             rules: dataplane.rules.iter().map(|r| (r.family, r.priority, rule_line(r))).collect(),
             routes: dataplane.routes.iter().map(|r| (r.table, route_line(r))).collect(),
             sysctls: dataplane.sysctls.iter().map(|(s, value)| (s.to_string(), value.clone())).collect(),
@@ -65,13 +66,13 @@ impl View {
                 chains.insert((*family, *table, name.clone()), lines.clone());
             }
         }
-        let set = |(name, set): (&String, &HeldSet)| {
+        let set = |(name, set): (&Arc<str>, &HeldSet)| {
             let (kind, dynamic) = match &set.kind {
                 HeldKind::Ours(kind) => (set_kind(*kind), kind.is_dynamic()),
                 HeldKind::Other { type_name, .. } => (format!("{type_name} (not as SmartNat makes it)"), false),
             };
             let members = set.members.iter().map(ToString::to_string).chain(set.strays.iter().cloned()).collect();
-            (name.clone(), SetView { kind, members, dynamic })
+            (name.to_string(), SetView { kind, members, dynamic })
         };
         let value = |s: &Sysctl| Some((s.to_string(), sysctl::read(&s.path()).ok()?));
         View {
@@ -247,7 +248,7 @@ pub(super) fn reading_order(rules: &TableRules) -> Vec<&str> {
             stack.extend(chain.iter().rev().filter_map(|r| r.target.chain()));
         }
     }
-    order.extend(rules.chains.keys().map(String::as_str).filter(|name| !seen.contains(name)));
+    order.extend(rules.chains.keys().map(|name| &**name).filter(|name| !seen.contains(name)));
     order
 }
 
@@ -260,10 +261,10 @@ mod tests {
         let mut d = Dataplane::default();
         let nat = d.tables.entry((Family::Ipv4, Table::Nat)).or_default();
         nat.hooks.insert(Builtin::Prerouting, Rule::new([], Target::Jump("SMARTNAT-Z".into())));
-        nat.chains.insert("SMARTNAT-Z".into(), vec![Rule::new([], Target::Goto("SMARTNAT-B".into()))]);
-        nat.chains.insert("SMARTNAT-B".into(), vec![Rule::new([], Target::Goto("SMARTNAT-A".into()))]);
-        nat.chains.insert("SMARTNAT-A".into(), vec![Rule::new([], Target::Accept)]);
-        nat.chains.insert("SMARTNAT-0".into(), vec![]);
+        nat.add("SMARTNAT-Z", vec![Rule::new([], Target::Goto("SMARTNAT-B".into()))]);
+        nat.add("SMARTNAT-B", vec![Rule::new([], Target::Goto("SMARTNAT-A".into()))]);
+        nat.add("SMARTNAT-A", vec![Rule::new([], Target::Accept)]);
+        nat.add("SMARTNAT-0", vec![]);
         let member = SetMember::Ip("10.0.0.1".parse().unwrap());
         d.sets.insert("SN-EXT".into(), IpSet::of(SetKind::HashIp(Family::Ipv4), [member]));
         d.sets.insert("SN-A".into(), IpSet::new(SetKind::Affinity(Family::Ipv4)));
@@ -306,8 +307,10 @@ mod tests {
         let nat = new.tables.get_mut(&(Family::Ipv4, Table::Nat)).unwrap();
         nat.chains.remove("SMARTNAT-0");
         let tcp = Match::Protocol(crate::model::Protocol::Tcp);
-        nat.chains.get_mut("SMARTNAT-A").unwrap().insert(0, Rule::new([tcp], Target::Drop));
-        new.sets.get_mut("SN-EXT").unwrap().members.clear();
+        let chain =
+            [Rule::new([tcp], Target::Drop)].into_iter().chain(nat.chains["SMARTNAT-A"].iter().cloned()).collect();
+        nat.add("SMARTNAT-A", chain);
+        new.sets.get_mut("SN-EXT").unwrap().members = Arc::default();
         new.sysctls.insert(Sysctl::IpForward, "0".into());
         new.routes.clear();
         new.rules.clear();

@@ -263,8 +263,8 @@ impl Forget {
                     "apiVersion": "smartnat.aureacentral.com/v1alpha1",
                     "kind": "Mapping",
                     "metadata": ObjectMeta {
-                        name: Some(key.name.clone()),
-                        namespace: Some(key.namespace.clone()),
+                        name: Some(key.name.to_string()),
+                        namespace: Some(key.namespace.to_string()),
                         uid: Some(record.uid.clone()),
                         resource_version: Some(record.resource_version.clone()),
                         ..ObjectMeta::default()

@@ -79,7 +79,7 @@ mod tests {
             internal_local: false,
             affinity_seconds: None,
         };
-        Objects { services: BTreeMap::from([(ObjectKey::new("a", name), service)]), ..Objects::default() }.into()
+        Objects { services: BTreeMap::from([(ObjectKey::new("a", name), service.into())]), ..Objects::default() }.into()
     }
 
     fn empty() -> Snapshot {

@@ -7,16 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::MappingSpec;
 
-/// namespace/name of a namespaced object.
+/// namespace/name of a namespaced object. Shared text: each of ten thousand objects is named in many places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         ObjectKey { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Another object in the same namespace.
+    pub fn beside(&self, name: impl Into<Arc<str>>) -> Self {
+        ObjectKey { namespace: Arc::clone(&self.namespace), name: name.into() }
     }
 }
 
@@ -26,20 +31,21 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// The cluster's objects, reduced to the fields that a plan uses. One complete snapshot.
+/// The cluster's objects, reduced to the fields that a plan uses. One complete snapshot; objects are shared with the one before it, which
+/// differs in few of them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Objects {
-    pub mappings: BTreeMap<ObjectKey, Mapping>,
-    pub services: BTreeMap<ObjectKey, Service>,
-    /// Keyed by the slice's own namespace/name. Shared: they are the bulk of a cluster, and a new snapshot differs in few of them.
+    pub mappings: BTreeMap<ObjectKey, Arc<Mapping>>,
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
+    /// Keyed by the slice's own namespace/name.
     pub slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
 }
 
 impl Objects {
     /// The Service that a Mapping names, if both are there.
-    pub fn service_of(&self, mapping: &ObjectKey) -> Option<&Service> {
+    pub fn service_of(&self, mapping: &ObjectKey) -> Option<&Arc<Service>> {
         let name = &self.mappings.get(mapping)?.spec.service_name;
-        self.services.get(&ObjectKey::new(&mapping.namespace, name))
+        self.services.get(&mapping.beside(name.as_str()))
     }
 }
 
@@ -101,7 +107,7 @@ pub struct ServicePort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// Label kubernetes.io/service-name, in the slice's namespace.
-    pub service: String,
+    pub service: Arc<str>,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<SliceEndpoint>,
 }

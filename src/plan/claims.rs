@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::{Refusal, RefusalReason, ValidatedMapping};
 use crate::model::{Endpoint, Mapping, ObjectKey};
 
 /// Keys of all Mappings, oldest first: by creationTimestamp, those without one last, then by namespace and name.
-pub(super) fn by_age<'a>(mappings: impl IntoIterator<Item = (&'a ObjectKey, &'a Mapping)>) -> Vec<&'a ObjectKey> {
+pub(super) fn by_age<'a>(mappings: impl IntoIterator<Item = (&'a ObjectKey, &'a Arc<Mapping>)>) -> Vec<&'a ObjectKey> {
     let mut keys: Vec<_> = mappings.into_iter().map(|(key, m)| (m.created.is_none(), m.created, key)).collect();
     keys.sort();
     keys.into_iter().map(|(_, _, key)| key).collect()

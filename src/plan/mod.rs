@@ -38,7 +38,7 @@ pub use validate::{MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, val
 
 use std::collections::BTreeMap;
 
-use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, Service, World};
+use crate::model::{BorderConfig, Host, InterfaceName, ObjectKey, World};
 use crate::ruleset::Dataplane;
 use barred::Barred;
 use compile::LocalMapping;
@@ -112,7 +112,8 @@ pub fn plan(config: &BorderConfig, world: &World) -> Plan {
         mappings.entry(mapping.key.clone()).or_insert_with(elsewhere);
     }
     for (key, refusal) in resolution.refused {
-        let service_vip = objects.service_of(&key).filter(|_| refusal.reason.is_of_this_box()).and_then(Service::vip);
+        let service_vip =
+            objects.service_of(&key).filter(|_| refusal.reason.is_of_this_box()).and_then(|service| service.vip());
         mappings.insert(key, MappingOutcome { service_vip, ..outcome::refused(refusal) });
     }
     for (key, outcome) in &mut mappings {

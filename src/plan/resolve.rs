@@ -86,7 +86,7 @@ fn ask(
     slices: &SliceIndex<'_>,
     flows: &mut FlowTargets,
 ) {
-    let service_key = ObjectKey::new(&key.namespace, &mapping.service_name);
+    let service_key = key.beside(mapping.service_name.as_str());
     let sources = Arc::new(mapping.sources.clone());
     for port in &mapping.ports {
         let asked = Arc::new(Asked {
@@ -121,7 +121,7 @@ impl<'a> SliceIndex<'a> {
     fn new(objects: &'a Objects) -> Self {
         let mut index: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
         for (key, slice) in &objects.slices {
-            index.entry(ObjectKey::new(&key.namespace, &slice.service)).or_default().push(slice.as_ref());
+            index.entry(key.beside(Arc::clone(&slice.service))).or_default().push(slice.as_ref());
         }
         SliceIndex(index)
     }
@@ -138,7 +138,7 @@ fn find_service(
     objects: &Objects,
     slices: &SliceIndex<'_>,
 ) -> Result<ResolvedMapping, Refusal> {
-    let service_key = ObjectKey::new(&key.namespace, &mapping.service_name);
+    let service_key = key.beside(mapping.service_name.as_str());
     let service = objects.services.get(&service_key).ok_or_else(|| Refusal {
         reason: RefusalReason::ServiceNotFound,
         message: format!(

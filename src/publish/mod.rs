@@ -412,8 +412,8 @@ async fn sleep_until(at: Option<Instant>) {
 async fn tell(recorder: &Recorder, key: &ObjectKey, uid: String, event: &Event) {
     let object = Mapping {
         metadata: ObjectMeta {
-            name: Some(key.name.clone()),
-            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.to_string()),
+            namespace: Some(key.namespace.to_string()),
             uid: Some(uid),
             // Without a resourceVersion: the same Event about another version is the same Event.
             ..ObjectMeta::default()

@@ -92,7 +92,7 @@ impl Writer {
         let api = self.api(key);
         let manager = field_manager(&self.instance);
         let patch = PatchParams { field_manager: Some(manager.clone()), ..PatchParams::default() };
-        let name = key.name.as_str();
+        let name = &*key.name;
         match step {
             Step::AddFinalizer => api.patch(name, &patch, &json_patch(add_finalizer(record))).await,
             Step::Release { .. } => api.patch(name, &patch, &json_patch(remove_finalizer(record))).await,

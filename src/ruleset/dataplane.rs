@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -10,7 +11,7 @@ use crate::model::{Family, InterfaceName};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dataplane {
     pub tables: BTreeMap<(Family, Table), TableRules>,
-    pub sets: BTreeMap<String, IpSet>,
+    pub sets: BTreeMap<Arc<str>, IpSet>,
     pub routes: BTreeSet<Route>,
     pub rules: BTreeSet<PolicyRule>,
     pub sysctls: BTreeMap<Sysctl, String>,
@@ -19,8 +20,8 @@ pub struct Dataplane {
 /// Our part of one iptables table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableRules {
-    /// User chains by name.
-    pub chains: BTreeMap<String, Chain>,
+    /// User chains by name. Shared with the plan before, which has most of them, and with what is known of the kernel.
+    pub chains: BTreeMap<Arc<str>, Chain>,
     /// The rule that must stand first in a built-in chain.
     pub hooks: BTreeMap<Builtin, Rule>,
     /// The rule that must stand directly ahead of the first DROP or REJECT without matches of a built-in chain, or last where there is
@@ -28,7 +29,19 @@ pub struct TableRules {
     pub passes: BTreeMap<Builtin, Rule>,
 }
 
+impl Dataplane {
+    /// Wants a set of this name, in place of what was wanted before.
+    pub fn add_set(&mut self, name: &str, set: IpSet) {
+        self.sets.insert(name.into(), set);
+    }
+}
+
 impl TableRules {
+    /// Wants a chain of this name, in place of what was wanted before.
+    pub fn add(&mut self, name: &str, rules: Vec<Rule>) {
+        self.chains.insert(name.into(), rules.into());
+    }
+
     /// Our rules of a built-in chain, in their order.
     pub fn of_builtin(&self, builtin: Builtin) -> impl Iterator<Item = &Rule> {
         self.hooks.get(&builtin).into_iter().chain(self.passes.get(&builtin))
@@ -40,7 +53,7 @@ impl TableRules {
     }
 }
 
-pub type Chain = Vec<Rule>;
+pub type Chain = Arc<[Rule]>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {

@@ -45,7 +45,7 @@ mod tests {
 
     fn table(chains: &[(&str, Vec<Rule>)]) -> TableRules {
         TableRules {
-            chains: chains.iter().map(|(name, rules)| ((*name).to_owned(), rules.clone())).collect(),
+            chains: chains.iter().map(|(name, rules)| ((*name).into(), rules.as_slice().into())).collect(),
             hooks: [(Builtin::Prerouting, jump("A"))].into(),
             ..TableRules::default()
         }

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::model::{Family, Protocol};
 pub struct IpSet {
     pub kind: SetKind,
     /// Empty for a set that the kernel fills itself ([`SetKind::is_dynamic`]).
-    pub members: BTreeSet<SetMember>,
+    pub members: Arc<BTreeSet<SetMember>>,
     /// A gate lets packets into chains: it is opened (members added) after the rules are there and closed (members removed) before they
     /// go. Every other set is filled before and emptied after.
     pub gate: bool,
@@ -66,11 +67,11 @@ impl fmt::Display for SetMember {
 
 impl IpSet {
     pub fn new(kind: SetKind) -> Self {
-        IpSet { kind, members: BTreeSet::new(), gate: false }
+        IpSet { kind, members: Arc::default(), gate: false }
     }
 
     pub fn of(kind: SetKind, members: impl IntoIterator<Item = SetMember>) -> Self {
-        IpSet { kind, members: members.into_iter().collect(), gate: false }
+        IpSet { kind, members: Arc::new(members.into_iter().collect()), gate: false }
     }
 
     pub fn as_gate(mut self) -> Self {

@@ -119,7 +119,7 @@ pub fn endpoint_slice(slice: &discovery::EndpointSlice) -> Option<Converted<Endp
         })
         .collect();
     let endpoints = slice.endpoints.iter().flatten().map(|e| endpoint(e, &mut dropped)).collect();
-    Some(Converted { object: EndpointSlice { service, ports, endpoints }, dropped })
+    Some(Converted { object: EndpointSlice { service: service.into(), ports, endpoints }, dropped })
 }
 
 fn endpoint(endpoint: &discovery::Endpoint, dropped: &mut Vec<String>) -> SliceEndpoint {
@@ -273,7 +273,7 @@ mod tests {
     fn ports_of_a_slice_are_its_own_and_one_without_a_number_is_none() {
         let ports = json!([{"name": "http", "port": 8080, "protocol": "TCP"}, {"name": ""}]);
         let slice = converted_slice(json!({SERVICE_NAME_LABEL: "web"}), json!({"ports": ports})).unwrap().object;
-        assert_eq!(slice.service, "web");
+        assert_eq!(&*slice.service, "web");
         assert_eq!(slice.ports, [SlicePort { name: Some("http".to_owned()), protocol: "TCP".to_owned(), port: 8080 }]);
     }
 

@@ -277,7 +277,7 @@ impl<'a> Matcher<'a> {
         if set.kind.is_dynamic() {
             below.insert(name);
         }
-        for member in &set.members {
+        for member in set.members.iter() {
             if let SetMember::Set(inner) = member {
                 below.extend(self.dynamic_below(inner)?.iter());
             }

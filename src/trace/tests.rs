@@ -1,5 +1,7 @@
 //! The semantics of chains, matches and branches, on small hand-made tables. Whole borders are traced in `tests/trace`.
 
+use std::sync::Arc;
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
@@ -62,7 +64,7 @@ fn plane(table: Table, hook: Builtin, chains: Vec<(String, Vec<Rule>)>) -> Datap
     let first = chains[0].0.clone();
     let rules = TableRules {
         hooks: [(hook, rule([], Target::Jump(first)))].into(),
-        chains: chains.into_iter().collect(),
+        chains: chains.into_iter().map(|(name, rules)| (name.into(), rules.into())).collect(),
         ..TableRules::default()
     };
     Dataplane { tables: [((Family::Ipv4, table), rules)].into(), ..Dataplane::default() }
@@ -219,12 +221,12 @@ fn a_remembered_client_is_led_to_the_pod_that_remembers_it_and_to_no_other() {
 /// A tree of lookups over the pods' sets; a chain drops what it cannot place.
 fn lookups(
     chains: &mut Vec<(String, Vec<Rule>)>,
-    sets: &mut std::collections::BTreeMap<String, IpSet>,
+    sets: &mut std::collections::BTreeMap<Arc<str>, IpSet>,
     first: u32,
     last: u32,
 ) {
     if last - first == 1 {
-        sets.insert(format!("AFF-{first}"), IpSet::new(SetKind::Affinity(Family::Ipv4)));
+        sets.insert(format!("AFF-{first}").into(), IpSet::new(SetKind::Affinity(Family::Ipv4)));
         chains.push((format!("L-{first}-{last}"), vec![rule([], goto(&format!("P-{first}-{last}")))]));
     } else {
         let middle = first + (last - first) / 2;
@@ -240,7 +242,7 @@ fn lookups(
         chains.push((name, choose));
     }
     let members = (first..last).map(|pod| SetMember::Set(format!("AFF-{pod}")));
-    sets.insert(format!("L-{first}-{last}"), IpSet::of(SetKind::List, members));
+    sets.insert(format!("L-{first}-{last}").into(), IpSet::of(SetKind::List, members));
 }
 
 #[test]
@@ -310,7 +312,7 @@ fn sets_match_as_the_kernel_looks_them_up() {
         for invert in [false, true] {
             let m = Match::Set { name: (*name).to_owned(), direction, invert };
             let mut dataplane = mangle_input(&[("A", vec![rule([m], Target::Drop)])]);
-            dataplane.sets = sets.iter().map(|(name, set, _)| ((*name).to_owned(), set.clone())).collect();
+            dataplane.sets = sets.iter().map(|(name, set, _)| ((*name).into(), set.clone())).collect();
             let dropped = matches!(only(&trace(&dataplane, &host(), &syn())), Outcome::Dropped(_));
             assert_eq!(dropped, *expected != invert, "{name}, inverted {invert}");
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use smartnat::apply::{Applied, Applier, ApplyError, Scope, Tools};
 use smartnat::model::{Family, Host, Protocol};
 use smartnat::ruleset::{
-    Builtin, Chain, CtState, Dataplane, IpSet, Match, Ports, Rule, SetDirection, SetKind, SetMember, Sysctl, Table,
+    Builtin, CtState, Dataplane, IpSet, Match, Ports, Rule, SetDirection, SetKind, SetMember, Sysctl, Table,
     TableRules, Target,
 };
 use tempfile::TempDir;
@@ -85,16 +85,16 @@ pub fn goto(chain: &str) -> Rule {
     Rule::new([], Target::Goto(chain.into()))
 }
 
-pub fn table<const N: usize>(hooks: &[(Builtin, &str)], chains: [(&str, Chain); N]) -> TableRules {
+pub fn table<const N: usize>(hooks: &[(Builtin, &str)], chains: [(&str, Vec<Rule>); N]) -> TableRules {
     TableRules {
-        chains: chains.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect(),
+        chains: chains.into_iter().map(|(name, rules)| (name.into(), rules.into())).collect(),
         hooks: hooks.iter().map(|(builtin, chain)| (*builtin, jump(chain))).collect(),
         ..TableRules::default()
     }
 }
 
 /// The chain of one Mapping: a port goes to a pod.
-pub fn mapping_chain(port: u16, pod: &str) -> Chain {
+pub fn mapping_chain(port: u16, pod: &str) -> Vec<Rule> {
     vec![
         Rule::new([on_set("SN-SRC-a", SetDirection::Source, true)], Target::Return),
         Rule::new([], Target::SetConnMark { value: 0x2000_0000, mask: 0x2000_0000 }),
@@ -155,20 +155,26 @@ pub fn full() -> Dataplane {
     );
     plane.sets.extend([
         (
-            "SN-EP".to_owned(),
+            "SN-EP".into(),
             IpSet::of(SetKind::HashIpPort(Family::Ipv4), [endpoint("203.0.113.10", 80), endpoint("203.0.113.10", 81)])
                 .as_gate(),
         ),
-        ("SN-SRC-a".to_owned(), IpSet::of(SetKind::HashNet(Family::Ipv4), [net("198.51.100.0/24")])),
-        ("SN-EG".to_owned(), IpSet::of(SetKind::HashIpMark(Family::Ipv4), [marked("10.244.1.2", 1)])),
-        ("SN-A-1".to_owned(), IpSet::new(SetKind::Affinity(Family::Ipv4))),
-        ("SN-L-1".to_owned(), IpSet::of(SetKind::List, [SetMember::Set("SN-A-1".into())])),
+        ("SN-SRC-a".into(), IpSet::of(SetKind::HashNet(Family::Ipv4), [net("198.51.100.0/24")])),
+        ("SN-EG".into(), IpSet::of(SetKind::HashIpMark(Family::Ipv4), [marked("10.244.1.2", 1)])),
+        ("SN-A-1".into(), IpSet::new(SetKind::Affinity(Family::Ipv4))),
+        ("SN-L-1".into(), IpSet::of(SetKind::List, [SetMember::Set("SN-A-1".into())])),
     ]);
     plane
 }
 
 pub fn nat(plane: &mut Dataplane) -> &mut TableRules {
     plane.tables.get_mut(&(Family::Ipv4, Table::Nat)).unwrap()
+}
+
+/// Puts a rule ahead of the others of a chain.
+pub fn insert_first(table: &mut TableRules, chain: &str, rule: Rule) {
+    let rules = std::iter::once(rule).chain(table.chains[chain].iter().cloned()).collect();
+    table.add(chain, rules);
 }
 
 pub fn set<'a>(plane: &'a mut Dataplane, name: &str) -> &'a mut IpSet {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use smartnat::model::{Family, Protocol};
 use smartnat::ruleset::{Builtin, Dataplane, IpSet, Match, Ports, Rule, SetKind, Table};
 
-use crate::bed::{Bed, LIMIT, everything, goto, jump, mapping_chain, nat, net, table, wrapped};
+use crate::bed::{Bed, LIMIT, everything, goto, insert_first, jump, mapping_chain, nat, net, table, wrapped};
 use crate::netns::{in_netns, sh};
 
 const MAPPINGS: u16 = 400;
@@ -22,16 +22,16 @@ fn plane(version: &str, pod: &str) -> Dataplane {
         for port in first..first + 20 {
             let handler = format!("SMARTNAT-M-{version}{port}");
             branches.push(Rule::new(ports(port, port), goto(&handler).target));
-            rules.chains.insert(handler, mapping_chain(port, pod));
+            rules.add(&handler, mapping_chain(port, pod));
         }
-        rules.chains.insert(branch.clone(), branches);
+        rules.add(&branch, branches);
         root.push(Rule::new(ports(first, first + 19), goto(&branch).target));
     }
-    rules.chains.insert("SMARTNAT-DNAT".into(), root);
+    rules.add("SMARTNAT-DNAT", root);
     Dataplane {
         tables: BTreeMap::from([((Family::Ipv4, Table::Nat), rules)]),
         sets: BTreeMap::from([(
-            "SN-SRC-a".to_owned(),
+            "SN-SRC-a".into(),
             IpSet::of(SetKind::HashNet(Family::Ipv4), [net("198.51.100.0/24")]),
         )]),
         ..Dataplane::default()
@@ -167,10 +167,10 @@ fn in_a_large_table_a_rule_that_the_tool_spells_otherwise_is_known_again() {
         let mut plane = plane("a", "10.244.1.2");
         // The tool prints nothing for an interface of any name.
         let odd = Rule::new([Match::InInterface("+".into())], jump("SMARTNAT-ODD").target);
-        let chains = &mut nat(&mut plane).chains;
-        chains.insert("SMARTNAT-ODD".into(), Vec::new());
+        let rules = nat(&mut plane);
+        rules.add("SMARTNAT-ODD", Vec::new());
         for name in ["SMARTNAT-M-a7", "SMARTNAT-M-a333"] {
-            chains.get_mut(name).unwrap().insert(0, odd.clone());
+            insert_first(rules, name, odd.clone());
         }
         let mut bed = Bed::new();
         bed.apply(&plane).await;

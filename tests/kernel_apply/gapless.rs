@@ -44,7 +44,7 @@ fn a_refresh_where_nobody_changed_anything_calls_no_tool() {
         }
         // Nor does one after a write of our own, but for the set that changed.
         let mut later = plane.clone();
-        nat(&mut later).chains.insert("SMARTNAT-M-a".into(), mapping_chain(80, "10.244.9.9"));
+        nat(&mut later).add("SMARTNAT-M-a", mapping_chain(80, "10.244.9.9"));
         assert_eq!(bed.apply(&later).await.tool_calls, 1);
         assert_eq!(bed.refresh(&later).await.tool_calls, 0);
         assert_eq!(bed.repairs(&later).await, [""; 0]);
@@ -166,12 +166,12 @@ fn a_change_between_our_reading_and_our_writing_or_right_behind_it_is_found() {
         assert_eq!(bed.refresh(&plane).await.tool_calls, 0);
 
         std::fs::write(directory.path().join("go"), "").unwrap();
-        nat(&mut plane).chains.insert("SMARTNAT-M-a".into(), mapping_chain(80, "10.244.9.9"));
+        nat(&mut plane).add("SMARTNAT-M-a", mapping_chain(80, "10.244.9.9"));
         bed.apply(&plane).await;
         assert_eq!(sh("iptables -t nat -S SMARTNAT-M-b"), "-N SMARTNAT-M-b\n", "somebody was at it");
         assert_eq!(bed.repairs(&plane).await, ["chain ipv4 nat SMARTNAT-M-b was changed"]);
 
-        nat(&mut plane).chains.insert("SMARTNAT-M-a".into(), mapping_chain(80, "10.244.8.8"));
+        nat(&mut plane).add("SMARTNAT-M-a", mapping_chain(80, "10.244.8.8"));
         bed.apply(&plane).await;
         // Nothing was heard of our own write yet.
         sh("iptables -t nat -F SMARTNAT-M-a");

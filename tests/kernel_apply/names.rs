@@ -22,7 +22,7 @@ fn the_kernel_holds_them_as_they_were_meant() {
             [Match::InInterface(name.clone()), Match::OutInterface(name.clone())].map(|m| Rule::new([m], Target::Drop))
         };
         let rules = names.iter().flat_map(chain).collect();
-        let table = TableRules { chains: [("SMARTNAT-NAMES".to_owned(), rules)].into(), ..TableRules::default() };
+        let table = TableRules { chains: [("SMARTNAT-NAMES".into(), rules)].into(), ..TableRules::default() };
         let mut plane = Dataplane::default();
         for family in Family::ALL {
             plane.tables.insert((family, Table::Mangle), table.clone());

@@ -29,9 +29,9 @@ fn with_filter() -> Dataplane {
     let mut plane = full();
     let filter = plane.tables.entry((Family::Ipv4, Table::Filter)).or_default();
     let accept = vec![Rule::new([Match::Dnated], Target::Accept)];
-    filter.chains.insert("SMARTNAT-REFUSE".into(), vec![Rule::new([Match::NotDnated], Target::Return)]);
-    filter.chains.insert("SMARTNAT-PASS".into(), accept.clone());
-    filter.chains.insert("SMARTNAT-PASS-IN".into(), accept);
+    filter.add("SMARTNAT-REFUSE", vec![Rule::new([Match::NotDnated], Target::Return)]);
+    filter.add("SMARTNAT-PASS", accept.clone());
+    filter.add("SMARTNAT-PASS-IN", accept);
     filter.hooks.insert(Builtin::Input, jump("SMARTNAT-REFUSE"));
     filter.passes.insert(Builtin::Input, jump("SMARTNAT-PASS-IN"));
     filter.passes.insert(Builtin::Forward, jump("SMARTNAT-PASS"));
@@ -154,7 +154,7 @@ fn in_operation_what_others_do_in_such_a_table_is_put_right() {
             // What is not wanted any more goes; what is new comes.
             let mut other = plane.clone();
             nat(&mut other).chains.remove("SMARTNAT-M-b");
-            nat(&mut other).chains.insert("SMARTNAT-M-c".into(), vec![]);
+            nat(&mut other).add("SMARTNAT-M-c", vec![]);
             let filter = other.tables.get_mut(&(Family::Ipv4, Table::Filter)).unwrap();
             filter.passes.clear();
             filter.chains.retain(|name, _| !name.contains("PASS"));

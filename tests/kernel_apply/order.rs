@@ -1,4 +1,5 @@
 use std::fs;
+use std::sync::Arc;
 
 use smartnat::apply::Scope;
 use smartnat::model::Host;
@@ -51,9 +52,10 @@ fn gates_close_before_the_rules_and_ordinary_sets_are_emptied_after() {
         bed.apply(&plane).await;
         recorded(directory.path(), &[]);
         nat(&mut plane).chains.remove("SMARTNAT-M-b");
-        nat(&mut plane).chains.insert("SMARTNAT-M-a".into(), mapping_chain(80, "10.244.9.9"));
-        set(&mut plane, "SN-EP").members = [endpoint("203.0.113.10", 80), endpoint("203.0.113.11", 80)].into();
-        set(&mut plane, "SN-INNER").members = [net("10.0.0.0/24"), net("10.0.2.0/24")].into();
+        nat(&mut plane).add("SMARTNAT-M-a", mapping_chain(80, "10.244.9.9"));
+        set(&mut plane, "SN-EP").members =
+            Arc::new([endpoint("203.0.113.10", 80), endpoint("203.0.113.11", 80)].into());
+        set(&mut plane, "SN-INNER").members = Arc::new([net("10.0.0.0/24"), net("10.0.2.0/24")].into());
         plane.sets.remove("SN-EG");
         let applied = bed.apply(&plane).await;
         assert_eq!(

@@ -9,7 +9,7 @@ use crate::netns::in_netns;
 fn a_thousand_mappings_are_one_restore_and_one_of_them_another() {
     in_netns(|| async {
         let mut plane = full();
-        let chains = &mut nat(&mut plane).chains;
+        let rules = nat(&mut plane);
         let tcp = smartnat::model::Protocol::Tcp;
         for i in 0..1000 {
             let mut chain = mapping_chain(80, "10.244.1.2");
@@ -17,7 +17,7 @@ fn a_thousand_mappings_are_one_restore_and_one_of_them_another() {
                 [Match::Protocol(tcp), Match::DestinationPort(tcp, Ports::one(i + 1))],
                 Target::Dnat((ip("10.244.1.3"), i + 1).into()),
             ));
-            chains.insert(format!("SMARTNAT-M-{i:04}"), chain);
+            rules.add(&format!("SMARTNAT-M-{i:04}"), chain);
         }
         let mut bed = Bed::new();
         let timed = |label: &str, since: Instant| println!("{label}: {:?}", since.elapsed());
@@ -25,7 +25,7 @@ fn a_thousand_mappings_are_one_restore_and_one_of_them_another() {
         assert_eq!(bed.apply(&plane).await.writes.chains, 1000 + 3 + 5);
         timed("first apply of 1,000 chains of 4 rules", start);
 
-        nat(&mut plane).chains.insert("SMARTNAT-M-0500".into(), mapping_chain(82, "10.244.1.9"));
+        nat(&mut plane).add("SMARTNAT-M-0500", mapping_chain(82, "10.244.1.9"));
         let start = Instant::now();
         let applied = bed.apply(&plane).await;
         timed("one chain changed", start);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use smartnat::apply::Scope;
 use smartnat::model::Host;
 
@@ -24,7 +26,7 @@ fn after_a_restart_the_border_alone_removes_nothing_of_the_mappings() {
         let mut restarted = Bed::new();
         let mut alone = border();
         // The host has changed meanwhile: one more network, one less.
-        set(&mut alone, "SN-INNER").members = [net("10.0.0.0/24"), net("10.9.0.0/16")].into();
+        set(&mut alone, "SN-INNER").members = Arc::new([net("10.0.0.0/24"), net("10.9.0.0/16")].into());
         let applied = restarted.applier.apply(&alone, &Host::default(), Scope::Border).await.unwrap();
         assert_eq!((applied.writes.members, applied.writes.sets, applied.writes.chains), (1, 0, 0), "{applied:?}");
         assert_eq!(members("SN-INNER"), ["10.0.0.0/24", "10.0.1.1", "10.9.0.0/16"]);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use smartnat::model::Family;
 use smartnat::ruleset::{IpSet, SetKind, SetMember};
 
@@ -33,7 +35,7 @@ fn members_of_every_kind_are_written_and_read_back_equal() {
                 ("SN-7", IpSet::of(SetKind::HashIpMark(Family::Ipv6), [marked("2001:db8::1", 2)])),
                 ("SN-8", IpSet::new(SetKind::Affinity(Family::Ipv6))),
             ]
-            .map(|(name, set)| (name.to_owned(), set)),
+            .map(|(name, set)| (name.into(), set)),
         );
         Bed::new().apply(&plane).await;
         let again = Bed::new().apply(&plane).await;
@@ -47,7 +49,7 @@ fn a_live_set_changes_member_by_member() {
         let mut bed = Bed::new();
         let mut plane = full();
         bed.apply(&plane).await;
-        set(&mut plane, "SN-SRC-a").members = [net("198.51.100.0/25"), net("192.0.2.0/24")].into();
+        set(&mut plane, "SN-SRC-a").members = Arc::new([net("198.51.100.0/25"), net("192.0.2.0/24")].into());
         let applied = bed.apply(&plane).await;
         // Two added before, one deleted after.
         assert_eq!((applied.writes.members, applied.writes.sets, applied.tool_calls), (3, 0, 2), "{applied:?}");
@@ -62,7 +64,7 @@ fn a_member_that_gets_another_mark_is_never_missing() {
         let mut bed = Bed::new();
         let mut plane = full();
         bed.apply(&plane).await;
-        set(&mut plane, "SN-EG").members = [marked("10.244.1.2", 2)].into();
+        set(&mut plane, "SN-EG").members = Arc::new([marked("10.244.1.2", 2)].into());
         let applied = bed.apply(&plane).await;
         assert_eq!((applied.writes.members, applied.tool_calls), (1, 1), "{applied:?}");
         assert_eq!(members("SN-EG"), ["10.244.1.2 skbmark 0x20000/0xfff0000"]);

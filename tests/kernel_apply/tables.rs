@@ -51,7 +51,7 @@ fn one_changed_mapping_rewrites_its_own_chain_by_one_call() {
         let mut bed = Bed::new();
         let mut plane = full();
         bed.apply(&plane).await;
-        nat(&mut plane).chains.insert("SMARTNAT-M-a".into(), mapping_chain(80, "10.244.9.9"));
+        nat(&mut plane).add("SMARTNAT-M-a", mapping_chain(80, "10.244.9.9"));
         let applied = bed.apply(&plane).await;
         assert_eq!((applied.tool_calls, applied.writes.chains, applied.writes.hooks), (1, 1, 0), "{applied:?}");
         assert!(sh("iptables -t nat -S SMARTNAT-M-a").contains("10.244.9.9:8080"));
@@ -151,7 +151,7 @@ fn a_chain_that_a_foreign_rule_leads_to_is_emptied_and_kept_until_it_is_free() {
     in_netns(|| async {
         let mut bed = Bed::new();
         let mut plane = full();
-        nat(&mut plane).chains.insert("SMARTNAT-OLD".into(), vec![Rule::new([], Target::Accept)]);
+        nat(&mut plane).add("SMARTNAT-OLD", vec![Rule::new([], Target::Accept)]);
         bed.apply(&plane).await;
         sh("iptables -t nat -N THEIRS; iptables -t nat -A THEIRS -j SMARTNAT-OLD");
         nat(&mut plane).chains.remove("SMARTNAT-OLD");
@@ -173,11 +173,11 @@ fn chains_that_go_and_come_at_once_are_one_transaction() {
         let mut plane = full();
         bed.apply(&plane).await;
         // A and B lead to each other's successors: no order of single commands could do it.
-        let chains = &mut nat(&mut plane).chains;
-        chains.remove("SMARTNAT-M-a");
-        chains.insert("SMARTNAT-M-c".into(), vec![Rule::new([], Target::Goto("SMARTNAT-M-b".into()))]);
-        chains.insert("SMARTNAT-M-b".into(), vec![Rule::new([Match::InInterface("eth1".into())], Target::Return)]);
-        chains.insert("SMARTNAT-DNAT".into(), vec![Rule::new([], Target::Goto("SMARTNAT-M-c".into()))]);
+        let rules = nat(&mut plane);
+        rules.chains.remove("SMARTNAT-M-a");
+        rules.add("SMARTNAT-M-c", vec![Rule::new([], Target::Goto("SMARTNAT-M-b".into()))]);
+        rules.add("SMARTNAT-M-b", vec![Rule::new([Match::InInterface("eth1".into())], Target::Return)]);
+        rules.add("SMARTNAT-DNAT", vec![Rule::new([], Target::Goto("SMARTNAT-M-c".into()))]);
         let applied = bed.apply(&plane).await;
         assert_eq!((applied.tool_calls, applied.writes.chains), (1, 4), "{applied:?}");
         assert!(bed.refresh(&plane).await.writes.is_empty());

@@ -1,4 +1,5 @@
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smartnat::apply::iptables::Trouble;
@@ -6,7 +7,7 @@ use smartnat::apply::{ApplyError, ToolError};
 use smartnat::model::{Family, Protocol};
 use smartnat::ruleset::{Match, Rule, SetDirection, Table, Target};
 
-use crate::bed::{Bed, LIMIT, everything, full, goto, ip, nat, on_set, wrapped};
+use crate::bed::{Bed, LIMIT, everything, full, goto, insert_first, ip, nat, on_set, wrapped};
 use crate::netns::{in_netns, sh, soon};
 
 /// The whole chain of causes, as a log prints it.
@@ -29,7 +30,7 @@ fn a_failed_restore_leaves_what_was_there_and_says_what_the_tool_said() {
         let before = everything();
         let mut bad = good.clone();
         let missing = Rule::new([on_set("SN-NOT-THERE", SetDirection::Source, false)], Target::Drop);
-        nat(&mut bad).chains.insert("SMARTNAT-M-a".into(), vec![missing]);
+        nat(&mut bad).add("SMARTNAT-M-a", vec![missing]);
         let error = bed.try_apply(&bad).await.unwrap_err();
         let text = told(&error);
         for part in
@@ -53,10 +54,10 @@ fn a_tree_that_is_too_deep_is_refused_as_a_whole() {
         let before = everything();
         let mut deep = good.clone();
         for i in 0..20 {
-            nat(&mut deep).chains.insert(format!("SMARTNAT-D-{i:02}"), vec![goto(&format!("SMARTNAT-D-{:02}", i + 1))]);
+            nat(&mut deep).add(&format!("SMARTNAT-D-{i:02}"), vec![goto(&format!("SMARTNAT-D-{:02}", i + 1))]);
         }
-        nat(&mut deep).chains.insert("SMARTNAT-D-20".into(), vec![]);
-        nat(&mut deep).chains.insert("SMARTNAT-DNAT".into(), vec![goto("SMARTNAT-D-00")]);
+        nat(&mut deep).add("SMARTNAT-D-20", vec![]);
+        nat(&mut deep).add("SMARTNAT-DNAT", vec![goto("SMARTNAT-D-00")]);
         let text = told(&bed.try_apply(&deep).await.unwrap_err());
         assert!(text.contains("Too many links"), "{text}");
         assert_eq!(everything(), before);
@@ -71,9 +72,9 @@ fn a_failure_after_the_first_half_is_read_back_and_made_good() {
         bed.apply(&good).await;
         let mut bad = good.clone();
         // The sets of this plane are written before its rules fail.
-        bad.sets.retain(|name, _| name != "SN-EG");
-        crate::bed::set(&mut bad, "SN-EP").members.clear();
-        nat(&mut bad).chains.insert("SMARTNAT-M-a".into(), vec![goto("SMARTNAT-NOWHERE")]);
+        bad.sets.remove("SN-EG");
+        crate::bed::set(&mut bad, "SN-EP").members = Arc::default();
+        nat(&mut bad).add("SMARTNAT-M-a", vec![goto("SMARTNAT-NOWHERE")]);
         assert!(matches!(bed.try_apply(&bad).await, Err(ApplyError::Table(_))));
         let back = bed.apply(&good).await;
         assert_eq!((back.writes.members, back.repairs.len()), (2, 0), "{back:?}");
@@ -125,8 +126,8 @@ fn rules_that_a_tool_prints_in_other_words_are_not_rewritten_for_ever() {
         let udp = Rule::new([Match::IpProtocol("17")], Target::Dnat((ip("10.0.0.1"), 53).into()));
         assert!(odd.to_string().contains("-p 112"));
         let border = plane.tables.get_mut(&(Family::Ipv4, Table::Mangle)).unwrap();
-        border.chains.get_mut("SMARTNAT-BORDER").unwrap().insert(0, odd);
-        nat(&mut plane).chains.get_mut("SMARTNAT-M-b").unwrap().insert(0, udp);
+        insert_first(border, "SMARTNAT-BORDER", odd);
+        insert_first(nat(&mut plane), "SMARTNAT-M-b", udp);
         let mut bed = Bed::new();
         bed.apply(&plane).await;
         assert!(sh("iptables -t nat -S SMARTNAT-M-b").contains(&format!("-p {}", Protocol::Udp)));

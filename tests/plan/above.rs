@@ -39,7 +39,7 @@ fn inner(plan: &Plan) -> BTreeSet<String> {
 
 fn rules(plan: &Plan, name: &str) -> Vec<String> {
     let mangle = &plan.dataplane.tables[&(Family::Ipv4, Table::Mangle)];
-    let texts = mangle.chains.values().flatten().map(ToString::to_string);
+    let texts = mangle.chains.values().flat_map(|chain| chain.iter()).map(ToString::to_string);
     texts.filter(|rule| rule.split(' ').any(|word| word == name)).collect()
 }
 

@@ -3,7 +3,7 @@
 use smartnat::model::{BorderConfig, Host, InterfaceAddress, MainRoute, PerInterface, World};
 use smartnat::plan::{InterfaceKind, InterfaceOutcome, Plan, ProgrammedReason, plan};
 
-use crate::world::{config, key, objects_mut, reference};
+use crate::world::{config, key, mapping_mut, reference};
 
 fn interface<'a>(plan: &'a Plan, name: &str) -> &'a InterfaceOutcome {
     plan.interfaces.iter().find(|i| i.name == name).unwrap_or_else(|| panic!("{name}: {:?}", plan.interfaces))
@@ -33,7 +33,7 @@ fn settings_name_interfaces_by_altnames_too() {
     let outcome = interface(&lost, "a-gateway-of-more-than-fifteen");
     assert_eq!(outcome.kind, InterfaceKind::Gateway);
     assert!(outcome.problem.as_ref().unwrap().contains("SNCTRLR_DEFAULT_GW_INTERFACE"), "{outcome:?}");
-    let rules = lost.dataplane.tables.values().flat_map(|t| t.chains.values()).flatten();
+    let rules = lost.dataplane.tables.values().flat_map(|t| t.chains.values()).flat_map(|chain| chain.iter());
     assert!(rules.into_iter().all(|rule| !rule.to_string().contains("a-gateway-of")));
 }
 
@@ -149,7 +149,7 @@ fn a_mapping_whose_pods_are_reached_from_outside_is_not_programmed() {
 #[test]
 fn an_address_within_a_local_network_is_served_and_the_network_is_no_set_of_addresses() {
     let mut world = reference();
-    let web = objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap();
+    let web = mapping_mut(&mut world, "web");
     web.spec.addresses = vec!["192.0.2.249".into(), "192.0.2.252".into(), "192.0.2.253".into()];
     world.host.local_routes.insert("192.0.2.248/29".parse().unwrap(), "eth1".into());
     // More specific than the network: another local route, and an address.

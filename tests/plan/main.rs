@@ -8,6 +8,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use proptest::prelude::*;
@@ -15,7 +16,7 @@ use smartnat::daemon::Snapshot;
 use smartnat::model::{Family, Host, MainRoute, Objects, Protocol, World};
 use smartnat::plan::{ProgrammedReason, RefusalReason, plan};
 use smartnat::ruleset::{Builtin, SetMember, Sysctl, Table, depth, ownership};
-use world::{Spec, config, key, objects_mut, reference, world};
+use world::{Spec, config, key, mapping_mut, reference, world};
 
 #[test]
 fn the_reference_mapping_is_served_on_both_interfaces() {
@@ -49,7 +50,7 @@ fn a_removed_pod_changes_no_dispatch() {
     let less = [Spec::direct("a", [1, 2], &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]).pods(8)];
     let nat = |specs| plan(&config(), &world(specs)).dataplane.tables[&(Family::Ipv4, Table::Nat)].clone();
     let (before, after) = (nat(&one), nat(&less));
-    let own = |name: &&String| name.contains("-M-") || name.contains("-T-") || *name == ownership::DNAT;
+    let own = |name: &&Arc<str>| name.contains("-M-") || name.contains("-T-") || &***name == ownership::DNAT;
     for name in before.chains.keys().filter(own) {
         assert_eq!(before.chains[name], after.chains[name], "{name}");
     }
@@ -97,7 +98,7 @@ fn the_longest_name_fits_into_a_comment() {
     let comments: Vec<&str> = nat
         .chains
         .values()
-        .flatten()
+        .flat_map(|chain| chain.iter())
         .flat_map(|rule| &rule.matches)
         .filter_map(|m| match m {
             smartnat::ruleset::Match::Comment(text) => Some(text.as_str()),
@@ -125,7 +126,7 @@ fn a_gateway_on_the_boxs_own_address_takes_that_interface_alone_out() {
 #[test]
 fn a_cluster_ip_behind_the_default_route_is_not_served() {
     let mut world = reference();
-    objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap().spec.mode = Some("service".to_owned());
+    mapping_mut(&mut world, "web").spec.mode = Some("service".to_owned());
     let routed = plan(&config(), &world);
     assert_eq!(routed.mappings[&key("web")].programmed.reason, ProgrammedReason::Programmed);
     world.host.main_routes.retain(|r| r.destination.to_string() != "10.96.0.0/16");
@@ -184,7 +185,8 @@ proptest! {
                 prop_assert!(depth <= ownership::MAX_CHAIN_DEPTH, "{depth} chains");
             }
             let mut led_to = BTreeSet::new();
-            for rule in table.chains.values().flatten().chain(table.hooks.values()).chain(table.passes.values()) {
+            let chained = table.chains.values().flat_map(|chain| chain.iter());
+            for rule in chained.chain(table.hooks.values()).chain(table.passes.values()) {
                 if let Some(chain) = rule.target.chain() {
                     prop_assert!(table.chains.contains_key(chain), "{chain} is missing");
                     led_to.insert(chain);
@@ -196,18 +198,18 @@ proptest! {
                 }
             }
             for name in table.chains.keys() {
-                prop_assert!(led_to.contains(name.as_str()), "nothing leads to {name}");
+                prop_assert!(led_to.contains(&**name), "nothing leads to {name}");
                 prop_assert!(ownership::is_our_chain(name) && name.len() <= ownership::MAX_CHAIN_NAME);
             }
         }
         for name in used_sets {
-            prop_assert!(plan.dataplane.sets.contains_key(&name), "set {name} is missing");
+            prop_assert!(plan.dataplane.sets.contains_key(name.as_str()), "set {name} is missing");
         }
         for (name, set) in &plan.dataplane.sets {
             prop_assert!(ownership::is_our_set(name) && name.len() <= ownership::MAX_SET_NAME);
-            for member in &set.members {
+            for member in set.members.iter() {
                 if let SetMember::Set(listed) = member {
-                    prop_assert!(plan.dataplane.sets.contains_key(listed));
+                    prop_assert!(plan.dataplane.sets.contains_key(listed.as_str()));
                 }
             }
         }

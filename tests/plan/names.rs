@@ -80,7 +80,7 @@ fn check_rules(plan: &Plan) -> Result<Vec<(Rule, Vec<String>)>, TestCaseError> {
             prop_assert_eq!(named("-i"), ins.clone(), "{}", text);
             prop_assert_eq!(named("-o"), outs.clone(), "{}", text);
             let listing = Listing::parse(&format!("-N {chain}\n-A {chain} {text}\n"));
-            prop_assert_eq!(&listing.chains[chain], &vec![text]);
+            prop_assert_eq!(&listing.chains[&**chain], &vec![text]);
             read.push((rule.clone(), ins.into_iter().chain(outs).collect()));
         }
     }
@@ -149,15 +149,15 @@ proptest! {
         let mut world = world(&[Spec::direct("web", [0], &[(smartnat::model::Protocol::Tcp, 80)])]);
         let objects = std::sync::Arc::make_mut(world.objects.as_mut().unwrap());
         let key = smartnat::model::ObjectKey::new("default", "web");
-        let odd = smartnat::model::ObjectKey::new(&namespace, &name);
+        let odd = smartnat::model::ObjectKey::new(namespace.as_str(), name.as_str());
         let mut mapping = objects.mappings.remove(&key).unwrap();
-        mapping.spec.service_name = name.clone();
+        std::sync::Arc::make_mut(&mut mapping).spec.service_name = name.clone();
         objects.mappings.insert(odd.clone(), mapping);
         let service = objects.services.remove(&key).unwrap();
         objects.services.insert(odd, service);
         let plan = plan(&config(), &world);
         check_rules(&plan)?;
-        for rule in plan.dataplane.tables.values().flat_map(|t| t.chains.values()).flatten() {
+        for rule in plan.dataplane.tables.values().flat_map(|t| t.chains.values()).flat_map(|chain| chain.iter()) {
             let Some(Match::Comment(comment)) = rule.matches.iter().find(|m| matches!(m, Match::Comment(_))) else { continue };
             prop_assert!(comment.len() < 256, "{} bytes", comment.len());
             let words = restore_words(&rule.to_string());

@@ -11,7 +11,7 @@ use smartnat::ruleset::{CtDirection, RejectWith};
 use smartnat::trace::{Outcome, Packet, PacketKind, PacketState, SourceSeen, Trace, Why, trace};
 
 use crate::specs;
-use crate::world::{Spec, config, key, objects_mut, pod, reference, world};
+use crate::world::{Spec, config, key, mapping_mut, objects_mut, pod, reference, world};
 
 const CLIENT: &str = "192.0.2.7";
 const OUTSIDER: &str = "198.18.0.9";
@@ -68,7 +68,7 @@ fn with(masquerade: bool, snat: bool) -> Planned {
 /// The reference's Mapping for clients of 192.0.2.0/24 and pods.
 fn filtered() -> Planned {
     let mut world = reference();
-    let web = objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap();
+    let web = mapping_mut(&mut world, "web");
     web.spec.allowed_sources = vec!["192.0.2.0/24".to_owned(), "10.244.0.0/16".to_owned()];
     Planned::new(&config(), world)
 }
@@ -76,7 +76,7 @@ fn filtered() -> Planned {
 /// The reference's Mapping in mode service; the ClusterIP is on the box, or nowhere.
 fn by_cluster_ip(local: bool) -> Planned {
     let mut world = reference();
-    let web = objects_mut(&mut world).mappings.get_mut(&key("web")).unwrap();
+    let web = mapping_mut(&mut world, "web");
     web.spec.mode = Some("service".to_owned());
     world.host.main_routes.retain(|route| route.destination.to_string() != "10.96.0.0/16");
     if local {

@@ -136,7 +136,7 @@ fn add(objects: &mut Objects, spec: &Spec) {
         affinity_seconds: spec.affinity,
     };
     let slice = EndpointSlice {
-        service: spec.name.clone(),
+        service: spec.name.as_str().into(),
         ports: spec
             .ports
             .iter()
@@ -152,8 +152,8 @@ fn add(objects: &mut Objects, spec: &Spec) {
             })
             .collect(),
     };
-    objects.mappings.insert(key(&spec.name), mapping);
-    objects.services.insert(key(&spec.name), service);
+    objects.mappings.insert(key(&spec.name), mapping.into());
+    objects.services.insert(key(&spec.name), service.into());
     objects.slices.insert(key(&format!("{}-1", spec.name)), slice.into());
 }
 
@@ -179,6 +179,11 @@ pub fn reference() -> World {
     add(&mut objects, &web);
     let host = host(&["203.0.113.10/24", "203.0.113.11/24"]);
     World { host, objects: Some(objects.into()), slots: BTreeMap::new() }
+}
+
+/// A Mapping of a world, to be changed.
+pub fn mapping_mut<'a>(world: &'a mut World, name: &str) -> &'a mut Mapping {
+    Arc::make_mut(objects_mut(world).mappings.get_mut(&key(name)).unwrap())
 }
 
 /// The objects of a world, to be changed.

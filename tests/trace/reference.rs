@@ -148,7 +148,7 @@ fn comment(text: &str) -> Match {
 fn table(hooks: &[(Builtin, &str)], chains: Vec<(&str, Vec<Rule>)>) -> TableRules {
     TableRules {
         hooks: hooks.iter().map(|(hook, chain)| (*hook, Rule::new([], jump(chain)))).collect(),
-        chains: chains.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect(),
+        chains: chains.into_iter().map(|(name, rules)| (name.into(), rules.into())).collect(),
         ..TableRules::default()
     }
 }
@@ -434,9 +434,7 @@ fn sets(plane: &mut Dataplane) {
         ("198.51.100.10", Protocol::Tcp, 443),
         ("203.0.113.11", Protocol::Tcp, 8443),
     ];
-    let mut add = |name: &str, kind, members| {
-        plane.sets.insert(name.to_owned(), IpSet { kind, members, gate: false });
-    };
+    let mut add = |name: &str, kind, members: BTreeSet<SetMember>| plane.add_set(name, IpSet::of(kind, members));
     add(
         "SN-EP",
         SetKind::HashIpPort(v4),

@@ -38,7 +38,8 @@ pub(super) async fn remove(tools: &Tools, names: &[String]) -> Result<Vec<String
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(destroy(tools, names, true).await?.into_iter().collect())
+    let names: Vec<_> = names.iter().map(|name| name.as_str().into()).collect();
+    Ok(destroy(tools, &names, true).await?.iter().map(ToString::to_string).collect())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod plan;
 mod save;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plan::{Batch, Held, Phase, Wanted, repairs, unwanted};
@@ -27,7 +28,7 @@ pub struct Sets {
     /// may have written.
     digest: Option<u64>,
     /// Sets that could not be destroyed, told once.
-    stuck: BTreeSet<String>,
+    stuck: BTreeSet<Arc<str>>,
 }
 
 impl Sets {
@@ -127,7 +128,7 @@ impl Sets {
                     }
                     if !self.stuck.contains(name) {
                         tracing::warn!(
-                            set = name,
+                            set = &**name,
                             "an ipset of ours that nothing needs is in use by a foreign rule; it stays"
                         );
                     }
@@ -135,12 +136,12 @@ impl Sets {
             }
             self.stuck = stuck;
         }
-        Ok(held.iter().filter(|(_, set)| set.stuck).map(|(name, _)| name.clone()).collect())
+        Ok(held.iter().filter(|(_, set)| set.stuck).map(|(name, _)| name.to_string()).collect())
     }
 }
 
 /// Destroys sets, all in one call if none is in use; returns those that are.
-pub(super) async fn destroy(tools: &Tools, names: &[String], patient: bool) -> Result<BTreeSet<String>, ToolError> {
+pub(super) async fn destroy(tools: &Tools, names: &[Arc<str>], patient: bool) -> Result<BTreeSet<Arc<str>>, ToolError> {
     // The kernel frees the rules of a finished transaction, and with them their hold on a set, a moment later.
     const PAUSES_MS: [u64; 5] = [0, 10, 20, 40, 80];
     for pause in &PAUSES_MS[..if patient { PAUSES_MS.len() } else { 1 }] {
@@ -168,7 +169,7 @@ pub(super) async fn destroy(tools: &Tools, names: &[String], patient: bool) -> R
 }
 
 /// False when the kernel refused one of them.
-async fn destroy_all(tools: &Tools, names: &[String]) -> Result<bool, ToolError> {
+async fn destroy_all(tools: &Tools, names: &[Arc<str>]) -> Result<bool, ToolError> {
     let commands = names.iter().map(|name| format!("destroy {name}\n")).collect();
     match tools.write("ipset", &["restore", "-exist"], commands).await {
         Ok(()) => Ok(true),

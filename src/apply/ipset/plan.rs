@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::save::{HeldKind, HeldSet, header, key, swappable};
 use crate::apply::Scope;
@@ -20,8 +21,8 @@ pub enum Phase {
     Finish,
 }
 
-pub type Held = BTreeMap<String, HeldSet>;
-pub type Wanted = BTreeMap<String, IpSet>;
+pub type Held = BTreeMap<Arc<str>, HeldSet>;
+pub type Wanted = BTreeMap<Arc<str>, IpSet>;
 
 /// Commands for `ipset restore -exist`, and what they lead to.
 #[derive(Debug, Default)]
@@ -76,7 +77,7 @@ impl Batch {
         if !set.gate {
             self.fill(name, &mut made, set.members.iter());
         }
-        self.outcome.insert(name.to_owned(), made);
+        self.outcome.insert(name.into(), made);
     }
 
     /// A set of our name that is something else. With the same type it is exchanged under the rules that use it; otherwise it has to go
@@ -96,7 +97,7 @@ impl Batch {
         self.command(&["swap", name, &temporary]);
         self.command(&["destroy", &temporary]);
         self.writes.sets += 1;
-        self.outcome.insert(name.to_owned(), made);
+        self.outcome.insert(name.into(), made);
     }
 
     fn prepare_members(&mut self, name: &str, set: &IpSet, held: &HeldSet, scope: Scope) {
@@ -109,7 +110,7 @@ impl Batch {
             self.empty(name, &mut state, diff.surplus.into_iter().filter(|m| !renewed.contains(&address(m))));
             self.drop_strays(name, &mut state);
         }
-        self.outcome.insert(name.to_owned(), state);
+        self.outcome.insert(name.into(), state);
     }
 
     fn finish_members(&mut self, name: &str, set: &IpSet, held: &HeldSet) {
@@ -121,7 +122,7 @@ impl Batch {
             self.empty(name, &mut state, diff.surplus.into_iter());
             self.drop_strays(name, &mut state);
         }
-        self.outcome.insert(name.to_owned(), state);
+        self.outcome.insert(name.into(), state);
     }
 
     /// Adds members; one that carries another mark than before takes the new one (`-exist`).
@@ -129,12 +130,12 @@ impl Batch {
         let members: Vec<&SetMember> = members.collect();
         let renewed = addresses(&members);
         if !renewed.is_empty() {
-            state.members.retain(|old| !renewed.contains(&address(old)));
+            Arc::make_mut(&mut state.members).retain(|old| !renewed.contains(&address(old)));
         }
         for member in members {
             self.command(&["add", name, &member.to_string()]);
             self.writes.members += 1;
-            state.members.insert(member.clone());
+            Arc::make_mut(&mut state.members).insert(member.clone());
         }
     }
 
@@ -142,7 +143,7 @@ impl Batch {
         for member in members {
             self.command(&["del", name, &key(member)]);
             self.writes.members += 1;
-            state.members.remove(member);
+            Arc::make_mut(&mut state.members).remove(member);
         }
     }
 
@@ -165,7 +166,7 @@ impl Batch {
 }
 
 /// Sets of ours that nothing needs, lists before what they list; the ones known to be stuck are left out.
-pub fn unwanted(wanted: &Wanted, held: &Held) -> Vec<String> {
+pub fn unwanted(wanted: &Wanted, held: &Held) -> Vec<Arc<str>> {
     let surplus = diff_maps(wanted, held, |_, _| true).surplus;
     let (lists, others): (Vec<_>, Vec<_>) =
         surplus.into_iter().filter(|(_, h)| !h.stuck).partition(|(_, h)| h.is_list());
@@ -175,8 +176,8 @@ pub fn unwanted(wanted: &Wanted, held: &Held) -> Vec<String> {
 /// What of the coming change undoes other people's changes: `before` is what we knew before `found` was read.
 pub fn repairs(wanted: &Wanted, before: &Held, found: &Held) -> Vec<Repair> {
     let mut repairs = Vec::new();
-    let mut push = |name: &String, what: String| {
-        repairs.push(Repair { kind: RepairKind::Set, name: name.clone(), what });
+    let mut push = |name: &str, what: String| {
+        repairs.push(Repair { kind: RepairKind::Set, name: name.to_owned(), what });
     };
     let changes = diff_maps(before, found, |a, b| a.kind == b.kind && a.members == b.members && b.strays.is_empty());
     for (name, _) in changes.missing {

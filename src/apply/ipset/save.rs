@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -31,7 +32,7 @@ pub enum HeldKind {
 pub struct HeldSet {
     pub kind: HeldKind,
     /// Empty for sets that the kernel fills itself.
-    pub members: BTreeSet<SetMember>,
+    pub members: Arc<BTreeSet<SetMember>>,
     /// Members that we cannot have put there, as `del` takes them.
     pub strays: BTreeSet<String>,
     /// Not wanted, and could not be destroyed.
@@ -40,7 +41,7 @@ pub struct HeldSet {
 
 impl HeldSet {
     pub fn empty(kind: SetKind) -> Self {
-        HeldSet { kind: HeldKind::Ours(kind), members: BTreeSet::new(), strays: BTreeSet::new(), stuck: false }
+        HeldSet { kind: HeldKind::Ours(kind), members: Arc::default(), strays: BTreeSet::new(), stuck: false }
     }
 
     pub fn is_list(&self) -> bool {
@@ -105,8 +106,8 @@ pub fn key(member: &SetMember) -> String {
 }
 
 /// Our sets among those that `ipset save` prints.
-pub fn parse(text: &str) -> BTreeMap<String, HeldSet> {
-    let mut sets: BTreeMap<String, HeldSet> = BTreeMap::new();
+pub fn parse(text: &str) -> BTreeMap<Arc<str>, HeldSet> {
+    let mut sets: BTreeMap<Arc<str>, HeldSet> = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.split(' ');
         let (Some(verb), Some(name)) = (words.next(), words.next()) else { continue };
@@ -116,8 +117,8 @@ pub fn parse(text: &str) -> BTreeMap<String, HeldSet> {
         match verb {
             "create" => {
                 let kind = parse_header(words);
-                let set = HeldSet { kind, members: BTreeSet::new(), strays: BTreeSet::new(), stuck: false };
-                sets.insert(name.to_owned(), set);
+                let set = HeldSet { kind, members: Arc::default(), strays: BTreeSet::new(), stuck: false };
+                sets.insert(name.into(), set);
             }
             "add" => {
                 let (Some(set), Some(element)) = (sets.get_mut(name), words.next()) else { continue };
@@ -126,7 +127,7 @@ pub fn parse(text: &str) -> BTreeMap<String, HeldSet> {
                     HeldKind::Ours(kind) if kind.is_dynamic() => {}
                     HeldKind::Other { .. } => {}
                     HeldKind::Ours(kind) => match parse_member(*kind, element, &rest) {
-                        Some(member) => drop(set.members.insert(member)),
+                        Some(member) => drop(Arc::make_mut(&mut set.members).insert(member)),
                         None => drop(set.strays.insert(element.to_owned())),
                     },
                 }
@@ -215,19 +216,19 @@ mod tests {
              create SN-a hash:ip family inet hashsize 1024 maxelem 65536 timeout 0\nadd SN-a 10.0.0.1 timeout 99\n\
              create SN-l list:set size 65536\nadd SN-l SN-a\n",
         );
-        assert_eq!(sets.keys().collect::<Vec<_>>(), ["SN-a", "SN-l", "SN-m", "SN-n", "SN-p"]);
+        assert_eq!(sets.keys().map(|name| &**name).collect::<Vec<_>>(), ["SN-a", "SN-l", "SN-m", "SN-n", "SN-p"]);
         let ip = |s: &str| s.parse::<IpAddr>().unwrap();
         assert_eq!(
-            sets["SN-n"].members,
+            *sets["SN-n"].members,
             BTreeSet::from(["10.0.0.0/24", "10.1.1.1/32"].map(|s| SetMember::Net(s.parse().unwrap())))
         );
         assert_eq!(sets["SN-n"].strays, BTreeSet::from(["10.2.0.0/16".to_owned()]));
         let udp = SetMember::IpPort { address: ip("2001:db8::1"), protocol: Protocol::Udp, port: 53 };
-        assert_eq!(sets["SN-p"].members, BTreeSet::from([udp]));
+        assert_eq!(*sets["SN-p"].members, BTreeSet::from([udp]));
         assert_eq!(sets["SN-p"].strays, BTreeSet::from(["2001:db8::1,sctp:53".to_owned()]));
         let mark = |a, mark, mask| SetMember::IpMark { address: ip(a), mark, mask };
         assert_eq!(
-            sets["SN-m"].members,
+            *sets["SN-m"].members,
             BTreeSet::from([
                 mark("10.0.0.1", 0x10000, 0xfff0000),
                 mark("10.0.0.2", 5, u32::MAX),
@@ -235,7 +236,7 @@ mod tests {
             ])
         );
         assert_eq!(sets["SN-a"], HeldSet::empty(SetKind::Affinity(Family::Ipv4)));
-        assert_eq!(sets["SN-l"].members, BTreeSet::from([SetMember::Set("SN-a".into())]));
+        assert_eq!(*sets["SN-l"].members, BTreeSet::from([SetMember::Set("SN-a".into())]));
         assert!(sets["SN-l"].is_list());
     }
 

@@ -68,7 +68,7 @@ fn calls(blocks: Vec<Change<'_>>) -> Vec<Vec<Change<'_>>> {
 /// Each chain behind those that it leads to. Otherwise as if by chance (names end with a digest): iptables sorts chains
 /// by name to list them, and needs a time in the square of their number where the kernel has them in that order.
 fn leaves_first<'a>(chains: &[Filled<'a>]) -> Vec<Filled<'a>> {
-    let index: HashMap<&str, usize> = chains.iter().enumerate().map(|(i, (name, _))| (*name, i)).collect();
+    let index: HashMap<&str, usize> = chains.iter().enumerate().map(|(i, (name, _))| (&***name, i)).collect();
     let mut waits_for = vec![0usize; chains.len()];
     let mut leads_here = vec![Vec::new(); chains.len()];
     for (from, (_, chain)) in chains.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::layout::{At, Layout, Lead};
 use super::listing::{HookState, Listing};
@@ -16,7 +17,7 @@ use crate::ruleset::{Builtin, Chain, Rule, Table, TableRules};
 /// What we know one table to hold on our behalf.
 #[derive(Debug, Default)]
 pub struct TableState {
-    pub chains: BTreeMap<String, Held>,
+    pub chains: BTreeMap<Arc<str>, Held>,
     pub leads: BTreeMap<(Builtin, Lead), LeadState>,
     pub layouts: BTreeMap<Builtin, Layout>,
     pub pinned: BTreeSet<String>,
@@ -60,7 +61,7 @@ impl From<Listing> for TableState {
             states.into_iter().map(move |(builtin, s)| ((builtin, lead), state(s)))
         };
         TableState {
-            chains: listing.chains.into_iter().map(|(name, rules)| (name, Held::Found(rules))).collect(),
+            chains: listing.chains.into_iter().map(|(name, rules)| (name.into(), Held::Found(rules))).collect(),
             leads: of(Lead::Hook, listing.hooks).chain(of(Lead::Pass, listing.passes)).collect(),
             layouts: listing.layouts,
             pinned: listing.pinned,
@@ -73,7 +74,7 @@ impl From<Listing> for TableState {
 pub const CHANGED: &str = "was changed";
 
 /// A chain by name, with what it is to hold.
-pub type Filled<'a> = (&'a str, &'a Chain);
+pub type Filled<'a> = (&'a Arc<str>, &'a Chain);
 
 /// What must happen to one table.
 #[derive(Debug)]
@@ -87,11 +88,11 @@ pub struct Change<'a> {
     /// Each of these is declared where it is filled: all that they lead to is there.
     pub(super) one_by_one: bool,
     /// Chains of ours that nothing needs any more.
-    pub(super) delete: Vec<String>,
+    pub(super) delete: Vec<Arc<str>>,
     /// The same, emptied before they go.
-    pub(super) flush: Vec<String>,
+    pub(super) flush: Vec<Arc<str>>,
     /// The same, kept by a foreign rule: emptied.
-    pub(super) empty: Vec<String>,
+    pub(super) empty: Vec<Arc<str>>,
     pub(super) leads: Vec<LeadChange>,
 }
 
@@ -118,14 +119,14 @@ impl<'a> Change<'a> {
             Held::Unread => false,
         });
         let mut change = Change {
-            make: chains.missing.into_iter().map(|(name, chain)| (name.as_str(), chain)).collect(),
-            fill: chains.altered.into_iter().map(|(name, chain, _)| (name.as_str(), chain)).collect(),
+            make: chains.missing,
+            fill: chains.altered.into_iter().map(|(name, chain, _)| (name, chain)).collect(),
             leads: lead_changes(family, wanted, held, spelling, removes),
             ..Change::nothing(family, table)
         };
         if removes {
             for (name, content) in chains.surplus {
-                if !held.pinned.contains(name) {
+                if !held.pinned.contains(&**name) {
                     change.delete.push(name.clone());
                 } else if !content.is_empty() {
                     change.empty.push(name.clone());
@@ -160,7 +161,7 @@ impl<'a> Change<'a> {
     }
 
     /// Together with the removal of chains that were left for later.
-    pub(super) fn and_delete(mut self, gone: impl Iterator<Item = String>) -> Self {
+    pub(super) fn and_delete(mut self, gone: impl Iterator<Item = Arc<str>>) -> Self {
         self.delete.extend(gone);
         self
     }
@@ -333,7 +334,7 @@ impl<'a> Change<'a> {
     /// Carries a successful write over into what we know.
     pub fn commit(&self, state: &mut TableState) {
         for (name, chain) in self.filled() {
-            state.chains.insert(name.to_owned(), Held::Written(chain.clone()));
+            state.chains.insert(Arc::clone(name), Held::Written(chain.clone()));
         }
         for name in &self.delete {
             state.chains.remove(name);
@@ -469,11 +470,11 @@ mod tests {
     const KEY: (Family, Table) = (Family::Ipv4, Table::Nat);
 
     fn wanted() -> TableRules {
-        let chain = |target| vec![Rule::new([Match::InInterface("eth1".into())], target)];
+        let chain = |target| Chain::from([Rule::new([Match::InInterface("eth1".into())], target)]);
         TableRules {
             chains: BTreeMap::from([
-                ("SMARTNAT-A".to_owned(), chain(Target::Goto("SMARTNAT-B".into()))),
-                ("SMARTNAT-B".to_owned(), chain(Target::Return)),
+                ("SMARTNAT-A".into(), chain(Target::Goto("SMARTNAT-B".into()))),
+                ("SMARTNAT-B".into(), chain(Target::Return)),
             ]),
             hooks: BTreeMap::from([(Builtin::Prerouting, Rule::new([], Target::Jump("SMARTNAT-A".into())))]),
             ..TableRules::default()
@@ -538,7 +539,7 @@ mod tests {
             "-N SMARTNAT-B\n-N SMARTNAT-NEW\n-A PREROUTING -j ACCEPT\n-A PREROUTING -j SMARTNAT-A\n-A SMARTNAT-B -j DROP\n",
         ));
         let mut later = wanted.clone();
-        later.chains.insert("SMARTNAT-C".into(), vec![]);
+        later.add("SMARTNAT-C", vec![]);
         let change = Change::plan(KEY, &later, &found, &spelling, true);
         let told: Vec<String> = change.repairs(&before, &found, &spelling).iter().map(Repair::to_string).collect();
         assert_eq!(

@@ -360,7 +360,7 @@ impl Tables {
         self.known
             .iter()
             .flat_map(|((family, table), known)| {
-                let kept = known.state.pinned.iter().filter(|name| known.state.chains.contains_key(*name));
+                let kept = known.state.pinned.iter().filter(|name| known.state.chains.contains_key(name.as_str()));
                 kept.map(move |name| format!("{} {table} {name}", family_name(*family)))
             })
             .collect()

@@ -4,6 +4,7 @@
 //! the handles that it had right after we wrote it is what we wrote.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::change::{Copy, Held, TableState};
 use super::layout::{Layout, Lead, Seen};
@@ -14,7 +15,7 @@ use crate::ruleset::{Builtin, Chain};
 /// The handles of what we wrote into one table.
 #[derive(Debug, Default)]
 pub struct Memory {
-    chains: BTreeMap<String, (Chain, Vec<u64>)>,
+    chains: BTreeMap<Arc<str>, (Chain, Vec<u64>)>,
     leads: BTreeMap<(Builtin, Lead), (String, u64)>,
 }
 
@@ -25,7 +26,7 @@ impl Memory {
         let chains: BTreeMap<&str, &NftChain> = read.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
         for (name, held) in &written.chains {
             let Held::Written(chain) = held else { continue };
-            let handles = chains.get(name.as_str()).copied().map(handles).unwrap_or_default();
+            let handles = chains.get(&**name).copied().map(handles).unwrap_or_default();
             // Another number: somebody else was at it meanwhile.
             if handles.len() == chain.len() {
                 self.chains.insert(name.clone(), (chain.clone(), handles));
@@ -55,7 +56,7 @@ pub fn state(table: &NftTable, memory: &Memory) -> TableState {
     let mut state = TableState::default();
     for chain in &table.chains {
         if is_our_chain(&chain.name) {
-            state.chains.insert(chain.name.clone(), held(chain, memory));
+            state.chains.insert(chain.name.as_str().into(), held(chain, memory));
         } else if let Some(builtin) = Builtin::parse(&chain.name) {
             state.layouts.insert(builtin, layout(chain));
             for rule in &chain.rules {
@@ -85,7 +86,7 @@ pub fn layout(chain: &NftChain) -> Layout {
 }
 
 fn held(chain: &NftChain, memory: &Memory) -> Held {
-    match memory.chains.get(&chain.name) {
+    match memory.chains.get(chain.name.as_str()) {
         _ if chain.rules.is_empty() => Held::Found(Vec::new()),
         Some((written, known)) if *known == handles(chain) => Held::Written(written.clone()),
         _ => Held::Unread,

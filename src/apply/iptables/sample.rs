@@ -59,7 +59,7 @@ fn form(rule: &str) -> u64 {
 /// Reads the chains of a sample one by one: that takes as long in a large table as in a small one.
 pub async fn read(tools: &Tools, sample: &Change<'_>) -> Result<TableState, ToolError> {
     let mut text = String::new();
-    for chain in sample.filled().map(|(name, _)| name).chain(sample.inserts().map(|builtin| builtin.as_str())) {
+    for chain in sample.filled().map(|(name, _)| &**name).chain(sample.inserts().map(|builtin| builtin.as_str())) {
         text += &tools.iptables(sample.family, &["-t", sample.table.as_str(), "-S", chain]).await?;
     }
     Ok(TableState::from(Listing::parse(&text)))

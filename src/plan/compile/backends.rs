@@ -62,9 +62,9 @@ pub fn compile(pool: &Pool, nat: &mut TableRules, dataplane: &mut Dataplane) -> 
         return choice(pool, nat, dataplane);
     }
     let chain = ownership::chain_of("B", &format!("{}:{}/{}", pool.service, pool.protocol, pool.port));
-    if !nat.chains.contains_key(&chain) {
+    if !nat.chains.contains_key(chain.as_str()) {
         let rules = choice(pool, nat, dataplane);
-        nat.chains.insert(chain.clone(), rules);
+        nat.add(&chain, rules);
     }
     vec![Rule::new([], goto(&chain))]
 }
@@ -120,14 +120,14 @@ fn remembered(
         .map(|group| {
             if let [pod] = group {
                 let clients = client_set(pool, *pod);
-                dataplane.sets.insert(clients.clone(), IpSet::new(SetKind::Affinity(Family::of(pod.ip()))));
+                dataplane.add_set(&clients, IpSet::new(SetKind::Affinity(Family::of(pod.ip()))));
                 return Rule::new([in_set(&clients, SetDirection::Source)], goto(&leaf(pool, *pod, timeout, nat)));
             }
             let inner = remembered(pool, group, timeout, nat, dataplane);
             let members: Vec<SetMember> = group.iter().map(|pod| SetMember::Set(client_set(pool, *pod))).collect();
             let text: Vec<String> = members.iter().map(SetMember::to_string).collect();
             let list = ownership::set_of("L", &text.join(","));
-            dataplane.sets.insert(list.clone(), IpSet::of(SetKind::List, members));
+            dataplane.add_set(&list, IpSet::of(SetKind::List, members));
             Rule::new([in_set(&list, SetDirection::Source)], goto(&tree::add(nat, "A", inner)))
         })
         .collect()

@@ -29,7 +29,7 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     forward.extend(mapped_of_high_slots(context));
     forward.extend(replies(context));
     forward.push(Rule::new([], Target::Drop));
-    mangle.chains.insert(BORDER.to_owned(), forward);
+    mangle.add(BORDER, forward);
     hook(mangle, Builtin::Forward, [], BORDER);
 
     let mut input = vec![Rule::new([Match::InInterface("lo".to_owned())], Target::Return)];
@@ -43,10 +43,10 @@ pub fn compile(context: &Context, family: Family, mangle: &mut TableRules) {
     input.extend(shared.map(|e| Rule::new([Match::InInterface(e.name.clone())], goto(OPEN))));
     input.push(Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Source)], Target::Drop));
     input.push(Rule::new([], goto(OPEN)));
-    mangle.chains.insert(BORDER_IN.to_owned(), input);
+    mangle.add(BORDER_IN, input);
     hook(mangle, Builtin::Input, [], BORDER_IN);
 
-    mangle.chains.insert(OPEN.to_owned(), openings(context, family));
+    mangle.add(OPEN, openings(context, family));
 }
 
 /// Whether the interface has a subnet that the inside has, too.

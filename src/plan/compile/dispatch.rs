@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::backends::Pool;
 use super::tree::{self, Entry, Key};
@@ -61,7 +62,7 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
         }
     }
     if let Some(set) = dataplane.sets.get_mut(SET_ENDPOINTS) {
-        set.members.extend(members);
+        Arc::make_mut(&mut set.members).extend(members);
     }
 
     let entries: Vec<Entry> = ports_of
@@ -75,7 +76,7 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
     // Without a slot it came from an interface not classified yet, or with a forged source.
     let mut root = vec![Rule::new([context.no_slot()], Target::Return)];
     root.extend(tree::grow(nat, Key::Destination, &entries, TREE_DEPTH));
-    nat.chains.insert(DNAT.to_owned(), root);
+    nat.add(DNAT, root);
     hook(nat, Builtin::Prerouting, [in_set(SET_ENDPOINTS, SetDirection::DestinationPort)], DNAT);
 }
 
@@ -106,7 +107,7 @@ fn handler(
     rules.extend(match Handling::of(mapping, port, context.topology) {
         Handling::Service(address) => {
             if let Some(set) = dataplane.sets.get_mut(SET_SERVICES) {
-                set.members.insert(SetMember::Ip(address.ip()));
+                Arc::make_mut(&mut set.members).insert(SetMember::Ip(address.ip()));
             }
             vec![Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))]
         }
@@ -114,7 +115,7 @@ fn handler(
         // Nothing is translated; filter INPUT answers with a refusal.
         Handling::NoPods | Handling::ServiceUnreachable => vec![Rule::new([], Target::Accept)],
     });
-    nat.chains.insert(chain.clone(), rules);
+    nat.add(&chain, rules);
     chain
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::tree::{self, Entry, Key};
 use super::{Context, LocalMapping, hook, in_set, jump};
@@ -25,12 +26,12 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
             per_interface.entry((way.interface, way.slot)).or_default().push(entry);
         }
         if let Some(set) = dataplane.sets.get_mut(SET_EGRESS) {
-            set.members.extend(members);
+            Arc::make_mut(&mut set.members).extend(members);
         }
         for ((interface, slot), entries) in per_interface {
             let root = tree::grow(nat, Key::Source, &entries, MAX_CHAIN_DEPTH - 2);
             let chain = chain_of("E", &interface);
-            nat.chains.insert(chain.clone(), root);
+            nat.add(&chain, root);
             let decided = Match::ConnMark {
                 value: marks.slot(slot) | marks.begun_inside(),
                 mask: marks.slot_mask() | marks.begun_inside(),
@@ -39,7 +40,7 @@ pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRule
             rules.push(Rule::new([Match::OutInterface(interface), decided], jump(&chain)));
         }
     }
-    nat.chains.insert(SNAT.to_owned(), rules);
+    nat.add(SNAT, rules);
     hook(nat, Builtin::Postrouting, [], SNAT);
 }
 

@@ -57,8 +57,8 @@ pub fn compile(family: Family, mangle: &mut TableRules) {
     };
     let drop = |m: [Match; 2]| Rule::new(m, Target::Drop);
     let reassembly = Match::IcmpCode { family, kind: errors.time_exceeded, code: REASSEMBLY };
-    mangle.chains.insert(
-        OUT_ICMP.to_owned(),
+    mangle.add(
+        OUT_ICMP,
         vec![
             Rule::new([Match::OutInterface("lo".to_owned())], Target::Return),
             // These two anybody could ask for, and nobody needs them.
@@ -74,5 +74,5 @@ pub fn compile(family: Family, mangle: &mut TableRules) {
         Rule::new([in_set(FamilySets::of(family).inner, SetDirection::Destination)], Target::Return),
     ];
     stray.extend(errors.unreachable.iter().chain([&errors.time_exceeded]).map(|error| drop(kind(*error))));
-    mangle.chains.insert(OUT_STRAY.to_owned(), stray);
+    mangle.add(OUT_STRAY, stray);
 }

@@ -28,7 +28,7 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     let mut pre: Vec<Rule> = context.inside_interfaces().map(|m| Rule::new([m], goto(INSIDE))).collect();
     pre.push(Rule::new([Match::CtState(CtState::Established)], Target::Return));
     pre.push(Rule::new([], goto(PRE_NEW)));
-    mangle.chains.insert(PRE.to_owned(), pre);
+    mangle.add(PRE, pre);
     hook(mangle, Builtin::Prerouting, [], PRE);
 
     // A forged inside source gets no slot, hence no Mapping; see nat.
@@ -43,7 +43,7 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
     for e in &context.topology.externals {
         new.push(Rule::new([Match::InInterface(e.name.clone())], context.set_slot(context.marks().slot(e.slot))));
     }
-    mangle.chains.insert(PRE_NEW.to_owned(), new);
+    mangle.add(PRE_NEW, new);
 
     if shared {
         let mut rules = Vec::new();
@@ -55,7 +55,7 @@ fn prerouting(context: &Context, family: Family, mangle: &mut TableRules) {
                 Rule::new([Match::Source(*net), from.clone()], context.set_slot(context.marks().slot(e.slot)))
             }));
         }
-        mangle.chains.insert(PRE_INNER.to_owned(), rules);
+        mangle.add(PRE_INNER, rules);
     }
 }
 
@@ -93,15 +93,15 @@ fn from_itself() -> Rule {
 
 /// IPv6 has no policy routing of ours yet: nothing is restored for what comes from the inside.
 fn inside6(mangle: &mut TableRules) {
-    mangle.chains.insert(INSIDE.to_owned(), vec![from_itself()]);
+    mangle.add(INSIDE, vec![from_itself()]);
 }
 
 /// Packets from the inside: three rules for those of decided connections.
 fn inside(context: &Context, mangle: &mut TableRules) {
     let marks = context.marks();
     let restore = Target::RestoreMark { mask: marks.slot_mask() };
-    mangle.chains.insert(
-        INSIDE.to_owned(),
+    mangle.add(
+        INSIDE,
         vec![
             Rule::new([context.no_slot()], goto(INSIDE_NEW)),
             // Whoever on the inside speaks for a client is an impostor. Sent out by the slot's table, its packet would
@@ -129,8 +129,8 @@ fn inside(context: &Context, mangle: &mut TableRules) {
             ],
             goto(EGRESS),
         ));
-        mangle.chains.insert(
-            EGRESS.to_owned(),
+        mangle.add(
+            EGRESS,
             vec![
                 // Not the beginning of a connection: an answer on one that was cut. As a connection of the pod's own it
                 // would go on.
@@ -145,7 +145,7 @@ fn inside(context: &Context, mangle: &mut TableRules) {
         [Match::CtState(CtState::New), Match::DestinationLocal { invert: false }],
         context.set_slot(marks.inside()),
     ));
-    mangle.chains.insert(INSIDE_NEW.to_owned(), new);
+    mangle.add(INSIDE_NEW, new);
 }
 
 /// What the box itself sends on a connection (resets, ICMP errors, echo replies) goes the connection's way. A
@@ -165,10 +165,10 @@ fn output(context: &Context, family: Family, mangle: &mut TableRules) {
             Rule::new([], Target::RestoreMark { mask: marks.slot_mask() }),
         ]);
     }
-    mangle.chains.insert(OUT.to_owned(), rules);
+    mangle.add(OUT, rules);
     errors::compile(family, mangle);
     hook(mangle, Builtin::Output, [], OUT);
-    mangle.chains.insert(OUT_NEW.to_owned(), leaving(context));
+    mangle.add(OUT_NEW, leaving(context));
 }
 
 /// Connections begun inside that leave by an external interface remember it, so that the border knows their replies.

@@ -127,23 +127,23 @@ pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
         let sets = FamilySets::of(family);
         let of_family = |net: &&IpNet| Family::of(net.addr()) == family;
         let inner = topology.inner.iter().filter(of_family).copied().map(SetMember::Net);
-        dataplane.sets.insert(sets.inner.to_owned(), IpSet::of(SetKind::HashNet(family), inner));
+        dataplane.add_set(sets.inner, IpSet::of(SetKind::HashNet(family), inner));
         let external = topology.externals.iter().flat_map(|e| &e.addresses).filter(|a| Family::of(**a) == family);
         let external = external.copied().map(SetMember::Ip);
-        dataplane.sets.insert(sets.external.to_owned(), IpSet::of(SetKind::HashIp(family), external));
+        dataplane.add_set(sets.external, IpSet::of(SetKind::HashIp(family), external));
         let nets = topology.external_nets().filter(of_family).copied().map(SetMember::Net);
-        dataplane.sets.insert(sets.external_nets.to_owned(), IpSet::of(SetKind::HashNet(family), nets));
+        dataplane.add_set(sets.external_nets, IpSet::of(SetKind::HashNet(family), nets));
     }
     refuse::compile(&context, &mut dataplane);
     pass::compile(&context, &mut dataplane);
     routing::compile(&context, &mut dataplane);
     let services = IpSet::new(SetKind::HashIp(Family::Ipv4));
-    dataplane.sets.insert(ownership::SET_SERVICES.to_owned(), services);
+    dataplane.add_set(ownership::SET_SERVICES, services);
     for (name, kind) in [
         (ownership::SET_ENDPOINTS, SetKind::HashIpPort(Family::Ipv4)),
         (ownership::SET_EGRESS, SetKind::HashIpMark(Family::Ipv4)),
     ] {
-        dataplane.sets.insert(name.to_owned(), IpSet::new(kind).as_gate());
+        dataplane.add_set(name, IpSet::new(kind).as_gate());
     }
     dataplane
 }
@@ -187,7 +187,7 @@ fn add_inner_of_objects(topology: &Topology, cluster: &BTreeSet<IpAddr>, datapla
     }
     for (family, members) in per_family {
         let set = IpSet::of(SetKind::HashNet(family), members);
-        dataplane.sets.insert(FamilySets::of(family).inner.to_owned(), set);
+        dataplane.add_set(FamilySets::of(family).inner, set);
     }
 }
 
@@ -198,7 +198,7 @@ fn source_set(sources: &Sources, dataplane: &mut Dataplane) -> Option<String> {
     let name = ownership::set_of("S", &text.join(","));
     dataplane
         .sets
-        .entry(name.clone())
+        .entry(name.as_str().into())
         .or_insert_with(|| IpSet::of(SetKind::HashNet(Family::Ipv4), nets.iter().copied().map(SetMember::Net)));
     Some(name)
 }

@@ -39,7 +39,7 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
         (Builtin::Input, PASS_IN, vec![accept(input)]),
         (Builtin::Output, PASS_OUT, output),
     ] {
-        filter.chains.insert(chain.to_owned(), rules);
+        filter.add(chain, rules);
         filter.passes.insert(builtin, Rule::new([], jump(chain)));
     }
 }

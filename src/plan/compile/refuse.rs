@@ -12,8 +12,8 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
     let untranslated = [context.mapped(), Match::NotDnated];
 
     let filter = dataplane.tables.entry((Family::Ipv4, Table::Filter)).or_default();
-    filter.chains.insert(
-        REFUSE.to_owned(),
+    filter.add(
+        REFUSE,
         vec![
             Rule::new([Match::Protocol(Protocol::Tcp)], Target::Reject(RejectWith::TcpReset)),
             Rule::new([], Target::Reject(RejectWith::PortUnreachable)),
@@ -24,7 +24,7 @@ pub fn compile(context: &Context, dataplane: &mut Dataplane) {
     // An ACCEPT that somebody puts ahead of REFUSE ends the filter table; this table comes after it. And whatever an EndpointSlice names
     // (an address of this box, the broadcast address of its subnet), it opens no port of the box.
     let security = dataplane.tables.entry((Family::Ipv4, Table::Security)).or_default();
-    security.chains.insert(GUARD.to_owned(), vec![Rule::new([], Target::Drop)]);
+    security.add(GUARD, vec![Rule::new([], Target::Drop)]);
     let elsewhere = not_in_set(SET_SERVICES, SetDirection::Destination);
     hook(security, Builtin::Input, [context.mapped(), elsewhere], GUARD);
 }

@@ -93,7 +93,7 @@ pub fn port_rules(table: &mut TableRules, ports: &[(Protocol, u16, String)]) -> 
 pub fn add(table: &mut TableRules, kind: &str, rules: Vec<Rule>) -> String {
     let text: Vec<String> = rules.iter().map(Rule::to_string).collect();
     let name = ownership::chain_of(kind, &text.join("\n"));
-    table.chains.insert(name.clone(), rules);
+    table.add(&name, rules);
     name
 }
 

@@ -55,7 +55,7 @@ pub fn newcomers(before: &Objects, now: &Objects) -> BTreeMap<IpAddr, BTreeSet<N
         if before.slices.get(key).is_some_and(|b| b == slice) {
             continue;
         }
-        let service = ObjectKey::new(&key.namespace, &slice.service);
+        let service = key.beside(Arc::clone(&slice.service));
         for (address, port, uid, _) in listed(slice) {
             found.entry(address).or_default().insert(Newcomer { service: service.clone(), port, uid: uid.clone() });
         }

@@ -272,7 +272,7 @@ fn sights(targets: &FlowTargets, objects: &Objects) -> BTreeMap<ObjectKey, Sight
         });
     }
     for (key, slice) in &objects.slices {
-        let Some(sight) = sights.get_mut(&ObjectKey::new(&key.namespace, &slice.service)) else { continue };
+        let Some(sight) = sights.get_mut(&key.beside(Arc::clone(&slice.service))) else { continue };
         for (address, port, uid, serves) in identity::listed(slice) {
             let (listing, serving) = sight.pods.entry(address).or_default();
             listing.insert((port, uid.clone()));

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::{Flow, FlowMemory, FlowVerdict, GRACE};
 use crate::api::{MappingSpec, ServicePortRef};
-use crate::model::{Endpoint, EndpointSlice, ObjectKey, Objects, Protocol, ServiceType, SliceEndpoint, SlicePort};
+use crate::model::{
+    Endpoint, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType, SliceEndpoint, SlicePort,
+};
 use crate::plan::resolve;
 use crate::plan::resolve_tests::{
     config, key, mapping, objects, pod, port, service, service_port, slice, spec, strings,
@@ -59,7 +61,7 @@ impl Scene {
     }
 
     fn edit(&mut self, edit: impl FnOnce(&mut MappingSpec)) {
-        self.change(|o| edit(&mut o.mappings.get_mut(&key("web")).unwrap().spec));
+        self.change(|o| edit(&mut Arc::make_mut(o.mappings.get_mut(&key("web")).unwrap()).spec));
     }
 
     fn slices(&mut self, slices: impl IntoIterator<Item = (&'static str, EndpointSlice)>) {
@@ -115,7 +117,7 @@ fn web(endpoints: Vec<SliceEndpoint>) -> EndpointSlice {
 }
 
 fn of(service: &str, endpoints: Vec<SliceEndpoint>) -> EndpointSlice {
-    EndpointSlice { service: service.to_owned(), ..slice(9090, endpoints) }
+    EndpointSlice { service: service.into(), ..slice(9090, endpoints) }
 }
 
 fn known(address: &str, uid: &str) -> SliceEndpoint {
@@ -148,8 +150,9 @@ fn a_pod_that_comes_back_has_the_whole_time_again() {
 
 #[test]
 fn a_renamed_port_cuts_nobody_in_whichever_order_service_and_slices_follow() {
-    let rename_service =
-        |o: &mut Objects| o.services.get_mut(&key("web")).unwrap().ports[0].name = Some("web".to_owned());
+    let rename_service = |o: &mut Objects| {
+        Arc::make_mut(o.services.get_mut(&key("web")).unwrap()).ports[0].name = Some("web".to_owned())
+    };
     let rename_slice = |o: &mut Objects| {
         Arc::make_mut(o.slices.get_mut(&key("web-1")).unwrap()).ports = slice_ports(("web", 9090));
     };
@@ -189,9 +192,9 @@ fn a_service_that_is_replaced_cuts_nobody_and_one_that_stays_away_everybody() {
     scene.after(GRACE - SECOND);
     assert!(scene.lives(POD1) && scene.udp_lives(UDP1), "its slices still say that the pod serves");
     scene.change(|o| {
-        let mut another = web.clone();
+        let mut another = Service::clone(&web);
         another.cluster_ips = vec!["10.96.0.99".parse().unwrap()];
-        o.services.insert(key("web"), another);
+        o.services.insert(key("web"), another.into());
         o.slices.clear();
     });
     scene.after(GRACE - SECOND * 2);
@@ -207,7 +210,7 @@ fn a_service_that_is_replaced_cuts_nobody_and_one_that_stays_away_everybody() {
 #[test]
 fn a_service_that_becomes_a_name_elsewhere_ends_after_the_grace_time() {
     let mut scene = Scene::settled();
-    scene.change(|o| o.services.get_mut(&key("web")).unwrap().kind = ServiceType::ExternalName);
+    scene.change(|o| Arc::make_mut(o.services.get_mut(&key("web")).unwrap()).kind = ServiceType::ExternalName);
     scene.assert_ends_after_grace(POD1);
 }
 
@@ -219,16 +222,16 @@ fn mode_service_keeps_the_cluster_ip_and_for_the_grace_time_the_old_one() {
     scene.after(GRACE);
     assert!(scene.lives(old) && scene.lives(POD1) && !scene.lives(new));
     let address = |text: &str| vec![text.parse().unwrap()];
-    scene.change(|o| o.services.get_mut(&key("web")).unwrap().cluster_ips = address("10.96.0.11"));
+    scene.change(|o| Arc::make_mut(o.services.get_mut(&key("web")).unwrap()).cluster_ips = address("10.96.0.11"));
     assert!(scene.lives(new) && scene.lives(POD1));
     scene.assert_ends_after_grace(old);
     // Another Service that gets the address is another server.
-    scene.change(|o| o.services.get_mut(&key("web")).unwrap().cluster_ips = address("10.96.0.12"));
+    scene.change(|o| Arc::make_mut(o.services.get_mut(&key("web")).unwrap()).cluster_ips = address("10.96.0.12"));
     assert!(scene.lives(new));
     scene.change(|o| {
         let mut api = service();
         api.cluster_ips = address("10.96.0.11");
-        o.services.insert(key("api"), api);
+        o.services.insert(key("api"), api.into());
     });
     assert!(!scene.lives(new) && scene.lives("10.96.0.12:8080"));
     // The mode is an edit: to the ClusterIP nothing leads any more.
@@ -261,7 +264,7 @@ fn what_an_edit_takes_away_goes_at_once() {
     for edit in edits {
         let mut scene = Scene::started();
         scene.change(|o| {
-            let web = o.services.get_mut(&key("web")).unwrap();
+            let web = Arc::make_mut(o.services.get_mut(&key("web")).unwrap());
             web.ports.push(service_port("admin", 8081, "TCP"));
         });
         // While everything is well, while a pod is missing, and right after the start.
@@ -282,7 +285,7 @@ fn an_edit_keeps_what_it_does_not_take_away() {
     let mut scene = Scene::settled();
     // Another Service with the same pods, on the same port.
     scene.change(|o| {
-        o.services.insert(key("blue"), service());
+        o.services.insert(key("blue"), service().into());
         o.slices.insert(key("blue-1"), of("blue", vec![pod("10.244.1.2")]).into());
     });
     scene.edit(|s| s.service_name = "blue".to_owned());
@@ -316,15 +319,15 @@ fn a_mapping_that_is_refused_or_deleted_loses_its_connections_at_once_and_only_i
         assert_eq!(scene.verdict(Protocol::Tcp, POD1), FlowVerdict::NotMapped);
     }
     let mut scene = Scene::settled();
-    scene.change(|o| o.mappings.get_mut(&key("web")).unwrap().deleting = true);
+    scene.change(|o| Arc::make_mut(o.mappings.get_mut(&key("web")).unwrap()).deleting = true);
     assert_eq!(scene.verdict(Protocol::Tcp, POD1), FlowVerdict::NotMapped);
     // An older one takes the endpoint, and leads elsewhere.
     let mut scene = Scene::settled();
     scene.change(|o| {
-        o.services.insert(key("api"), service());
+        o.services.insert(key("api"), service().into());
         let mut spec = spec();
         spec.service_name = "api".to_owned();
-        o.mappings.insert(key("older"), mapping(0, spec));
+        o.mappings.insert(key("older"), mapping(0, spec).into());
     });
     assert_eq!(scene.verdict(Protocol::Tcp, POD1), FlowVerdict::ServerGone);
     assert_eq!(scene.verdict(Protocol::Udp, UDP1), FlowVerdict::NotMapped);
@@ -495,7 +498,8 @@ fn udp_goes_on_while_only_some_slices_follow_and_follows_another_number() {
             let of = |ports, address| EndpointSlice { ports, ..web(vec![pod(address)]) };
             [("web-1", of(first, "10.244.1.2")), ("web-2", of(second, "10.244.2.2"))]
         };
-        scene.change(|o| o.services.get_mut(&key("web")).unwrap().ports[1].name = Some("udp".to_owned()));
+        scene
+            .change(|o| Arc::make_mut(o.services.get_mut(&key("web")).unwrap()).ports[1].name = Some("udp".to_owned()));
         scene.slices(slices(dns("udp", 5353), dns("dns", 5353)));
         if restarted {
             scene.memory = FlowMemory::new(GRACE);
@@ -523,7 +527,7 @@ fn udp_to_a_cluster_ip_outlives_a_port_that_is_renamed_and_a_service_that_is_rep
     let web = scene.objects.services[&key("web")].clone();
     scene.after(GRACE);
     assert!(scene.udp_lives(vip));
-    scene.change(|o| o.services.get_mut(&key("web")).unwrap().ports[1].name = Some("udp".to_owned()));
+    scene.change(|o| Arc::make_mut(o.services.get_mut(&key("web")).unwrap()).ports[1].name = Some("udp".to_owned()));
     assert!(scene.udp_lives(vip));
     scene.change(|o| _ = o.services.remove(&key("web")));
     scene.after(GRACE - SECOND);

@@ -7,7 +7,7 @@ use crate::model::Endpoint;
 use crate::plan::{Refusal, RefusalReason, Resolution, ResolvedMapping, resolve};
 
 fn names(resolution: &Resolution) -> Vec<&str> {
-    resolution.served.iter().map(|m| m.key.name.as_str()).collect()
+    resolution.served.iter().map(|m| &*m.key.name).collect()
 }
 
 fn conflict<'a>(resolution: &'a Resolution, name: &str) -> &'a Refusal {
@@ -28,7 +28,7 @@ fn the_older_mapping_keeps_its_endpoint_and_the_younger_is_told_who_holds_it() {
 #[test]
 fn claims_hold_across_namespaces() {
     let mut objects = objects([("web", mapping(1, spec()))]);
-    objects.mappings.insert(ObjectKey::new("other", "web"), mapping(2, spec()));
+    objects.mappings.insert(ObjectKey::new("other", "web"), mapping(2, spec()).into());
     let resolution = resolve(&config(), &objects);
     assert_eq!(names(&resolution), ["web"]);
     assert_eq!(resolution.refused[&ObjectKey::new("other", "web")].reason, RefusalReason::Conflict);
@@ -119,10 +119,10 @@ fn any_objects() -> impl Strategy<Value = Objects> {
     prop::collection::btree_map((0u8..3, 0u8..6), any_mapping(), 0..12).prop_map(|mappings| {
         let mut all = objects([]);
         for namespace in ["ns0", "ns1", "ns2"] {
-            all.services.insert(ObjectKey::new(namespace, "web"), service());
+            all.services.insert(ObjectKey::new(namespace, "web"), service().into());
         }
         for ((namespace, name), mapping) in mappings {
-            all.mappings.insert(ObjectKey::new(format!("ns{namespace}"), format!("m{name}")), mapping);
+            all.mappings.insert(ObjectKey::new(format!("ns{namespace}"), format!("m{name}")), mapping.into());
         }
         all
     })

@@ -88,7 +88,7 @@ pub fn pod(address: &str) -> SliceEndpoint {
 
 pub fn slice(http: u16, endpoints: Vec<SliceEndpoint>) -> EndpointSlice {
     EndpointSlice {
-        service: "web".to_owned(),
+        service: "web".into(),
         ports: vec![SlicePort { name: Some("http".to_owned()), protocol: "TCP".to_owned(), port: http }],
         endpoints,
     }
@@ -97,8 +97,8 @@ pub fn slice(http: u16, endpoints: Vec<SliceEndpoint>) -> EndpointSlice {
 /// Service web with one slice of two ready pods, and these Mappings.
 pub fn objects(mappings: impl IntoIterator<Item = (&'static str, Mapping)>) -> Objects {
     let mut objects = Objects::default();
-    objects.mappings.extend(mappings.into_iter().map(|(name, m)| (key(name), m)));
-    objects.services.insert(key("web"), service());
+    objects.mappings.extend(mappings.into_iter().map(|(name, m)| (key(name), m.into())));
+    objects.services.insert(key("web"), service().into());
     objects.slices.insert(key("web-1"), slice(9090, vec![pod("10.244.1.2"), pod("10.244.2.2")]).into());
     objects
 }

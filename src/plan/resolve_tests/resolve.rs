@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -54,7 +56,7 @@ fn a_named_service_port_is_found() {
 
 #[test]
 fn a_missing_service_is_named() {
-    let refusal = refused(&web(|s| s.service_name = "shopfront".to_owned()));
+    let refusal = refused(&web(|s| s.service_name = "shopfront".into()));
     assert_eq!(refusal.reason, RefusalReason::ServiceNotFound);
     assert!(refusal.message.contains("spec.serviceName") && refusal.message.contains("shop/shopfront"));
 }
@@ -92,13 +94,13 @@ fn mode_service_refuses_what_has_no_cluster_ip_to_forward_to() {
     ];
     for (what, change) in cases {
         let mut objects = web(|s| s.mode = None);
-        change(objects.services.get_mut(&key("web")).unwrap());
+        change(Arc::make_mut(objects.services.get_mut(&key("web")).unwrap()));
         let refusal = refused(&objects);
         assert_eq!(refusal.reason, RefusalReason::ServiceNotSupported);
         assert!(refusal.message.contains(what), "{what} is not in {}", refusal.message);
         assert!(refusal.message.contains("use mode direct"), "{}", refusal.message);
 
-        objects.mappings.get_mut(&key("web")).unwrap().spec.mode = Some("direct".to_owned());
+        Arc::make_mut(objects.mappings.get_mut(&key("web")).unwrap()).spec.mode = Some("direct".to_owned());
         assert_eq!(served(&objects).ports[0].backends.chosen.len(), 2, "{what} in mode direct");
     }
 }
@@ -107,7 +109,7 @@ fn mode_service_refuses_what_has_no_cluster_ip_to_forward_to() {
 fn an_external_name_is_refused_in_both_modes() {
     for mode in ["service", "direct"] {
         let mut objects = web(|s| s.mode = Some(mode.to_owned()));
-        objects.services.get_mut(&key("web")).unwrap().kind = ServiceType::ExternalName;
+        Arc::make_mut(objects.services.get_mut(&key("web")).unwrap()).kind = ServiceType::ExternalName;
         let refusal = refused(&objects);
         assert_eq!(refusal.reason, RefusalReason::ServiceNotSupported);
         assert!(refusal.message.contains("ExternalName"), "{}", refusal.message);
@@ -125,7 +127,7 @@ fn port_numbers_are_those_of_each_slice() {
 #[test]
 fn a_port_without_a_name_matches_an_empty_one() {
     let mut objects = web(|_| {});
-    objects.services.get_mut(&key("web")).unwrap().ports = vec![service_port("", 8080, "TCP")];
+    Arc::make_mut(objects.services.get_mut(&key("web")).unwrap()).ports = vec![service_port("", 8080, "TCP")];
     slice_mut(&mut objects, "web-1").ports[0].name = Some(String::new());
     assert_eq!(served(&objects).ports[0].backends.chosen.len(), 2);
 }
@@ -135,9 +137,9 @@ fn slices_of_other_services_namespaces_and_protocols_are_left_out() {
     let mut objects = web(|_| {});
     let mut other = slice(9090, vec![pod("10.244.9.1")]);
     objects.slices.insert(ObjectKey::new("other", "web-1"), other.clone().into());
-    other.service = "shopfront".to_owned();
+    other.service = "shopfront".into();
     objects.slices.insert(key("shopfront-1"), other.clone().into());
-    other.service = "web".to_owned();
+    other.service = "web".into();
     other.ports[0].protocol = "UDP".to_owned();
     objects.slices.insert(key("web-2"), other.into());
     assert_eq!(served(&objects).ports[0].backends.known.len(), 2);
@@ -181,7 +183,7 @@ fn endpoints_that_are_no_pod_addresses_are_left_out() {
 #[test]
 fn session_affinity_is_handed_on() {
     let mut objects = web(|_| {});
-    objects.services.get_mut(&key("web")).unwrap().affinity_seconds = Some(600);
+    Arc::make_mut(objects.services.get_mut(&key("web")).unwrap()).affinity_seconds = Some(600);
     assert_eq!(served(&objects).ports[0].affinity_seconds, Some(600));
 }
 
@@ -204,10 +206,10 @@ fn ten_thousand_mappings_are_resolved_quickly() {
         let name = format!("web-{i}");
         let mut spec = MappingSpec { service_name: name.clone(), ..spec() };
         spec.addresses = vec![std::net::Ipv4Addr::from(0xcb00_0000 + i).to_string()];
-        objects.mappings.insert(key(&name), mapping(i.into(), spec));
-        objects.services.insert(key(&name), service());
+        objects.mappings.insert(key(&name), mapping(i.into(), spec).into());
+        objects.services.insert(key(&name), service().into());
         let pods = vec![pod(&std::net::Ipv4Addr::from(0x0af4_0000 + i).to_string())];
-        objects.slices.insert(key(&name), EndpointSlice { service: name, ..slice(9090, pods) }.into());
+        objects.slices.insert(key(&name), EndpointSlice { service: name.into(), ..slice(9090, pods) }.into());
     }
     let start = Instant::now();
     let Resolution { served, refused, .. } = resolve(&config(), &objects);

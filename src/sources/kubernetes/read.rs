@@ -29,11 +29,15 @@ pub async fn read(session: &Session) -> Result<Objects, ReadError> {
     let mut objects = Objects::default();
     let resource = ApiResource::erase::<Mapping>(&());
     let mapping = |object: &DynamicObject| Some((convert::key(&object.metadata)?, super::mapping::mapping(object)));
-    objects.mappings.extend(list(session, "Mappings", resource, "", mapping).await?);
-    objects.services.extend(list(session, "Services", (), "", watches::service).await?);
+    objects.mappings.extend(shared(list(session, "Mappings", resource, "", mapping).await?));
+    objects.services.extend(shared(list(session, "Services", (), "", watches::service).await?));
     let slices = list(session, "EndpointSlices", (), convert::SERVICE_NAME_LABEL, watches::slice).await?;
-    objects.slices.extend(slices.into_iter().map(|(key, slice)| (key, Arc::new(slice))));
+    objects.slices.extend(shared(slices));
     Ok(objects)
+}
+
+fn shared<T>(objects: Vec<(ObjectKey, T)>) -> impl Iterator<Item = (ObjectKey, Arc<T>)> {
+    objects.into_iter().map(|(key, object)| (key, Arc::new(object)))
 }
 
 async fn list<K, T>(

@@ -41,40 +41,24 @@ impl Working {
     }
 
     pub fn take_mappings(&mut self, change: Change<SeenMapping>, records: &mut Outbox) -> bool {
-        match change {
+        let first = matches!(change, Change::All(_)) && !std::mem::replace(&mut self.listed.mappings, true);
+        let change = match change {
             Change::All(all) => {
-                let mut mappings = BTreeMap::new();
-                let mut seen = BTreeMap::new();
-                for (key, object) in all {
-                    seen.insert(key.clone(), object.record.clone());
-                    mappings.insert(key.clone(), self.judged(&key, object));
-                }
-                records.put_all(seen);
-                let first = !std::mem::replace(&mut self.listed.mappings, true);
-                let changed = self.objects.mappings != mappings;
-                if changed {
-                    Arc::make_mut(&mut self.objects).mappings = mappings;
-                }
-                changed || first
+                records.put_all(all.iter().map(|(key, object)| (key.clone(), object.record.clone())).collect());
+                let judged = |(key, object)| (ObjectKey::clone(&key), self.judged(&key, object));
+                Change::All(all.into_iter().map(judged).collect())
             }
             Change::Set(key, object) => {
                 records.put(key.clone(), Some(object.record.clone()));
                 let mapping = self.judged(&key, object);
-                let changed = self.objects.mappings.get(&key) != Some(&mapping);
-                if changed {
-                    Arc::make_mut(&mut self.objects).mappings.insert(key, mapping);
-                }
-                changed
+                Change::Set(key, mapping)
             }
             Change::Gone(key) => {
-                let known = self.objects.mappings.contains_key(&key);
-                if known {
-                    Arc::make_mut(&mut self.objects).mappings.remove(&key);
-                }
-                records.put(key, None);
-                known
+                records.put(key.clone(), None);
+                Change::Gone(key)
             }
-        }
+        };
+        take(&mut self.objects, change, |objects| &objects.mappings, |objects| &mut objects.mappings) || first
     }
 
     /// A Mapping is held from when its finalizer and this instance's entry are there, until it is deleted: who takes one of them away takes
@@ -88,62 +72,55 @@ impl Working {
     }
 
     pub fn take_services(&mut self, change: Change<Service>, _: &mut Outbox) -> bool {
-        match change {
-            Change::All(services) => {
-                let first = !std::mem::replace(&mut self.listed.services, true);
-                let changed = self.objects.services != services;
-                if changed {
-                    Arc::make_mut(&mut self.objects).services = services;
-                }
-                changed || first
-            }
-            Change::Set(key, service) => {
-                let changed = self.objects.services.get(&key) != Some(&service);
-                if changed {
-                    Arc::make_mut(&mut self.objects).services.insert(key, service);
-                }
-                changed
-            }
-            Change::Gone(key) => {
-                let known = self.objects.services.contains_key(&key);
-                if known {
-                    Arc::make_mut(&mut self.objects).services.remove(&key);
-                }
-                known
-            }
-        }
+        let first = matches!(change, Change::All(_)) && !std::mem::replace(&mut self.listed.services, true);
+        take(&mut self.objects, change, |objects| &objects.services, |objects| &mut objects.services) || first
     }
 
     pub fn take_slices(&mut self, change: Change<EndpointSlice>, _: &mut Outbox) -> bool {
-        match change {
-            Change::All(all) => {
-                let first = !std::mem::replace(&mut self.listed.slices, true);
-                let kept = |(key, slice): (ObjectKey, EndpointSlice)| {
-                    let old = self.objects.slices.get(&key).filter(|old| ***old == slice).cloned();
-                    let slice = old.unwrap_or_else(|| Arc::new(slice));
-                    (key, slice)
-                };
-                let slices: BTreeMap<_, _> = all.into_iter().map(kept).collect();
-                let changed = self.objects.slices != slices;
-                if changed {
-                    Arc::make_mut(&mut self.objects).slices = slices;
+        let first = matches!(change, Change::All(_)) && !std::mem::replace(&mut self.listed.slices, true);
+        take(&mut self.objects, change, |objects| &objects.slices, |objects| &mut objects.slices) || first
+    }
+}
+
+type Kind<T> = BTreeMap<ObjectKey, Arc<T>>;
+
+/// Takes a change of one kind of objects in; whether anything is different. What is the same as before stays the same value.
+fn take<T: PartialEq>(
+    objects: &mut Arc<Objects>,
+    change: Change<T>,
+    kind: impl Fn(&Objects) -> &Kind<T>,
+    kind_mut: impl Fn(&mut Objects) -> &mut Kind<T>,
+) -> bool {
+    match change {
+        Change::All(all) => {
+            let known = kind(objects);
+            let mut changed = known.len() != all.len();
+            let mut kept = |(key, object): (ObjectKey, T)| match known.get_key_value(&key) {
+                Some((key, old)) if **old == object => (key.clone(), Arc::clone(old)),
+                _ => {
+                    changed = true;
+                    (key, Arc::new(object))
                 }
-                changed || first
+            };
+            let all: Kind<T> = all.into_iter().map(&mut kept).collect();
+            if changed {
+                *kind_mut(Arc::make_mut(objects)) = all;
             }
-            Change::Set(key, slice) => {
-                let changed = self.objects.slices.get(&key).is_none_or(|old| **old != slice);
-                if changed {
-                    Arc::make_mut(&mut self.objects).slices.insert(key, Arc::new(slice));
-                }
-                changed
+            changed
+        }
+        Change::Set(key, object) => {
+            let changed = kind(objects).get(&key).is_none_or(|old| **old != object);
+            if changed {
+                kind_mut(Arc::make_mut(objects)).insert(key, Arc::new(object));
             }
-            Change::Gone(key) => {
-                let known = self.objects.slices.contains_key(&key);
-                if known {
-                    Arc::make_mut(&mut self.objects).slices.remove(&key);
-                }
-                known
+            changed
+        }
+        Change::Gone(key) => {
+            let known = kind(objects).contains_key(&key);
+            if known {
+                kind_mut(Arc::make_mut(objects)).remove(&key);
             }
+            known
         }
     }
 }
@@ -229,7 +206,7 @@ mod tests {
     #[test]
     fn a_delivered_state_does_not_change_and_unchanged_slices_are_shared_with_the_next() {
         let (mut w, mut out) = (working(), Outbox::default());
-        let slice = |service: &str| EndpointSlice { service: service.to_owned(), ports: vec![], endpoints: vec![] };
+        let slice = |service: &str| EndpointSlice { service: service.into(), ports: vec![], endpoints: vec![] };
         let key = |name: &str| ObjectKey::new("shop", name);
         w.take_mappings(Change::All([].into()), &mut out);
         w.take_services(Change::All([].into()), &mut out);

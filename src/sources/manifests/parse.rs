@@ -203,10 +203,10 @@ impl Content {
                 ));
             }
             let duplicate = match object {
-                Object::Mapping(_, mapping) => self.objects.mappings.insert(key.clone(), mapping).is_some(),
+                Object::Mapping(_, mapping) => self.objects.mappings.insert(key.clone(), mapping.into()).is_some(),
                 Object::Service(_, converted) => {
                     let service = self.keep(kind, &key, converted);
-                    self.objects.services.insert(key.clone(), service).is_some()
+                    self.objects.services.insert(key.clone(), service.into()).is_some()
                 }
                 Object::EndpointSlice(_, Some(converted)) => {
                     let slice = self.keep(kind, &key, converted);

@@ -9,8 +9,8 @@ use crate::model::{EndpointSlice, Mapping, ObjectKey, Objects, Service};
 /// What one file says. There may be ten thousand of them with an object each: a map for each kind would take kilobytes for every file.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Said {
-    mappings: Box<[(ObjectKey, Mapping)]>,
-    services: Box<[(ObjectKey, Service)]>,
+    mappings: Box<[(ObjectKey, Arc<Mapping>)]>,
+    services: Box<[(ObjectKey, Arc<Service>)]>,
     slices: Box<[(ObjectKey, Arc<EndpointSlice>)]>,
 }
 
@@ -48,13 +48,13 @@ impl Said {
     /// Adds what is not there already.
     fn add_to(&self, objects: &mut Objects) {
         for (key, object) in &self.mappings {
-            objects.mappings.entry(key.clone()).or_insert_with(|| object.clone());
+            objects.mappings.entry(key.clone()).or_insert_with(|| Arc::clone(object));
         }
         for (key, object) in &self.services {
-            objects.services.entry(key.clone()).or_insert_with(|| object.clone());
+            objects.services.entry(key.clone()).or_insert_with(|| Arc::clone(object));
         }
         for (key, object) in &self.slices {
-            objects.slices.entry(key.clone()).or_insert_with(|| object.clone());
+            objects.slices.entry(key.clone()).or_insert_with(|| Arc::clone(object));
         }
     }
 }

@@ -86,7 +86,7 @@ fn a_rule(n: usize) -> impl Strategy<Value = Rule> {
 fn chains() -> impl Strategy<Value = TableRules> {
     let rules: Vec<_> = (0..CHAINS).map(|n| proptest::collection::vec(a_rule(n), 0..6)).collect();
     rules.prop_map(|chains| TableRules {
-        chains: chains.into_iter().enumerate().map(|(n, rules)| (chain(n), rules)).collect(),
+        chains: chains.into_iter().enumerate().map(|(n, rules)| (chain(n).into(), rules.into())).collect(),
         // The lab's own packets, which come from elsewhere, pass untouched.
         hooks: [(Builtin::Prerouting, Rule::new([Match::Source(net("192.0.2.0/24"))], Target::Jump(chain(0))))].into(),
         ..TableRules::default()
@@ -153,6 +153,7 @@ fn the_kernel_refuses_chains_that_are_deeper_than_our_limit_and_no_others() {
         let rules = TableRules {
             chains: (0..length)
                 .map(|n| (chain(n), if n + 1 < length { vec![Rule::new([], lead(n + 1))] } else { Vec::new() }))
+                .map(|(name, rules)| (name.into(), rules.into()))
                 .collect(),
             hooks: [(Builtin::Prerouting, Rule::new([], Target::Jump(chain(0))))].into(),
             ..TableRules::default()

@@ -14,7 +14,7 @@ pub fn tables(plane: &Dataplane, family: Family) -> String {
             _ = writeln!(text, ":{chain} - [0:0]");
         }
         for (chain, rules) in &rules.chains {
-            for rule in rules {
+            for rule in rules.iter() {
                 _ = writeln!(text, "-A {chain} {rule}");
             }
         }
@@ -43,7 +43,7 @@ pub fn sets(plane: &Dataplane) -> String {
             SetKind::List => "list:set".to_owned(),
         };
         _ = writeln!(text, "create {name} {kind}");
-        for member in &set.members {
+        for member in set.members.iter() {
             _ = writeln!(text, "add {name} {member}");
         }
     }

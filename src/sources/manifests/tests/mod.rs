@@ -48,7 +48,7 @@ pub const BROKEN: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: broken
 
 /// Names of the Services, in order.
 pub fn services(objects: &crate::model::Objects) -> Vec<&str> {
-    objects.services.keys().map(|k| k.name.as_str()).collect()
+    objects.services.keys().map(|k| &*k.name).collect()
 }
 
 pub fn starts_with_path(text: &str, path: &Path) -> bool {
