@@ -12,6 +12,7 @@ pub struct Systemd {
     watchdog: Option<Duration>,
     last_beat: Option<Instant>,
     last_status: String,
+    starting: bool,
 }
 
 impl Systemd {
@@ -21,7 +22,7 @@ impl Systemd {
     }
 
     fn with_watchdog(watchdog: Option<Duration>) -> Self {
-        Systemd { watchdog, last_beat: None, last_status: String::new() }
+        Systemd { watchdog, last_beat: None, last_status: String::new(), starting: true }
     }
 
     /// How often the loop has to come round for the watchdog: half of what systemd waits (sd_watchdog_enabled(3)).
@@ -30,7 +31,8 @@ impl Systemd {
     }
 
     /// The border is closed: what depends on it may start.
-    pub fn ready(&self) {
+    pub fn ready(&mut self) {
+        self.starting = false;
         send(&[NotifyState::Ready]);
     }
 
@@ -39,12 +41,18 @@ impl Systemd {
     }
 
     /// To be called by the loop itself, every time it comes round: a watchdog fed from elsewhere would not notice that the loop is
-    /// stuck. Sends no more often than needed.
+    /// stuck. Sends no more often than needed. A start may take as long as it gets on, too: on a slow box with much to write that is
+    /// longer than what systemd gives it.
     pub fn heartbeat(&mut self, now: Instant) {
         if self.beat_due(now) {
             self.last_beat = Some(now);
-            send(&[NotifyState::Watchdog]);
+            send(&self.beat());
         }
+    }
+
+    fn beat(&self) -> Vec<NotifyState<'static>> {
+        let longer = self.watchdog.filter(|_| self.starting).map(|w| u32::try_from(w.as_micros()).unwrap_or(u32::MAX));
+        [NotifyState::Watchdog].into_iter().chain(longer.map(NotifyState::ExtendTimeoutUsec)).collect()
     }
 
     fn beat_due(&self, now: Instant) -> bool {
@@ -181,6 +189,10 @@ mod tests {
         s.heartbeat(start);
         assert!(!s.beat_due(start + Duration::from_secs(4)));
         assert!(s.beat_due(start + Duration::from_secs(5)));
+        let words = |s: &Systemd| s.beat().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(words(&s), ["WATCHDOG=1", "EXTEND_TIMEOUT_USEC=20000000"], "a start may go on");
+        s.ready();
+        assert_eq!(words(&s), ["WATCHDOG=1"]);
         let s = Systemd::with_watchdog(None);
         assert!(!s.beat_due(start) && s.heartbeat_interval().is_none());
     }
