@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::model::ObjectKey;
-    use crate::plan::{FlowTargets, InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
+    use crate::plan::{InterfaceKind, Programmed, ProgrammedReason, Refusal, RefusalReason};
     use crate::ruleset::{Builtin, Dataplane, IpSet, Rule, SetKind, Sysctl, Target};
 
     fn plan() -> Plan {
@@ -227,8 +227,8 @@ mod tests {
         };
         Plan {
             dataplane,
-            flows: FlowTargets::default(),
-            mappings: [(ObjectKey::new("shop", "web"), refused)].into(),
+            flows: Default::default(),
+            mappings: std::sync::Arc::new([(ObjectKey::new("shop", "web"), refused.into())].into()),
             interfaces: vec![eth1],
             slots: BTreeMap::new(),
         }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::apply::{Applied, Applier, ApplyError, NatHold, Scope, Tools};
 use crate::error_chain;
-use crate::plan::{self, Plan};
+use crate::plan::{Plan, Planner};
 use crate::report::{Outcomes, PassReport, Report, Systemd};
 use crate::settings::Settings;
 use crate::sources::SourceEvent;
@@ -42,6 +42,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 struct Daemon {
     settings: Settings,
     snapshot: Snapshot,
+    planner: Planner,
     applier: Applier,
     /// Shared with the applier: counts its calls, also of a pass that failed.
     tools: Tools,
@@ -62,6 +63,7 @@ impl Daemon {
     fn new(settings: Settings, snapshot: Snapshot, tools: Tools, reports: watch::Sender<Report>) -> Self {
         let flows = Flows::new(settings.border.marks);
         Daemon {
+            planner: Planner::new(settings.border.clone()),
             snapshot,
             applier: Applier::new(tools.clone(), settings.state_dir.clone()),
             settings,
@@ -167,7 +169,7 @@ impl Daemon {
         self.dirty.clear();
         self.settled = false;
         let begun = Instant::now();
-        let plan = plan::plan(&self.settings.border, self.snapshot.world());
+        let plan = self.planner.plan(self.snapshot.world());
         self.told.tell(&plan.interfaces);
         let scope = if self.snapshot.is_complete() { Scope::Full } else { Scope::Border };
         self.snapshot.keep_slots(&plan);

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows Kubernetes' client, netlink or a kernel tool. Sources produce these values; [`crate::plan`] consumes them.
 
+mod changes;
 mod config;
 mod host;
 mod local;
@@ -9,6 +10,7 @@ mod name;
 mod net;
 mod objects;
 
+pub use changes::{Changed, changes};
 pub use config::{
     BorderConfig, GatewayAddresses, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError,
     PerInterface,

@@ -1,30 +1,86 @@
 //! Who holds which endpoint. Claims are judged in order of age, cluster-wide, on (address, protocol, port).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::resolve::judged;
 use super::{Refusal, RefusalReason, ValidatedMapping};
 use crate::model::{Endpoint, Mapping, ObjectKey};
 
+type Mappings = BTreeMap<ObjectKey, Arc<Mapping>>;
+
 /// Keys of all Mappings, oldest first: by creationTimestamp, those without one last, then by namespace and name.
-pub(super) fn by_age<'a>(mappings: impl IntoIterator<Item = (&'a ObjectKey, &'a Arc<Mapping>)>) -> Vec<&'a ObjectKey> {
-    let mut keys: Vec<_> = mappings.into_iter().map(|(key, m)| (m.created.is_none(), m.created, key)).collect();
+pub fn by_age(mappings: &Mappings) -> Vec<&ObjectKey> {
+    let mut keys: Vec<_> = mappings.iter().map(|(key, m)| (m.created.is_none(), m.created, key)).collect();
     keys.sort();
     keys.into_iter().map(|(_, _, key)| key).collect()
 }
 
-/// The endpoints held so far.
+/// The endpoints that are held, and who is refused because an older one holds what it claims.
 #[derive(Default)]
-pub(super) struct Claims<'a> {
-    holders: HashMap<Endpoint, &'a ObjectKey>,
+pub struct Claims {
+    holders: HashMap<Endpoint, ObjectKey>,
+    refused: BTreeMap<ObjectKey, Refusal>,
 }
 
-impl<'a> Claims<'a> {
+impl Claims {
+    /// Why a Mapping holds nothing although it is valid, if so.
+    pub fn refusal(&self, key: &ObjectKey) -> Option<&Refusal> {
+        self.refused.get(key)
+    }
+
+    /// Takes changed Mappings in, each as it was and as it is; `all` as they are. Returns whose refusal is another one now.
+    pub fn take<'a>(
+        &mut self,
+        changed: impl Iterator<Item = (&'a ObjectKey, Option<&'a Arc<Mapping>>, Option<&'a Arc<Mapping>>)> + Clone,
+        all: &Mappings,
+    ) -> Vec<ObjectKey> {
+        if self.refused.is_empty() && self.take_free(changed) {
+            return Vec::new();
+        }
+        // Where endpoints are contested, what one gives up another may get.
+        let before = std::mem::replace(self, Claims::of(all)).refused;
+        let keys = before.keys().chain(self.refused.keys());
+        keys.filter(|key| before.get(*key) != self.refused.get(*key)).cloned().collect()
+    }
+
+    /// Nobody is refused. False if somebody has to be now.
+    fn take_free<'a>(
+        &mut self,
+        changed: impl Iterator<Item = (&'a ObjectKey, Option<&'a Arc<Mapping>>, Option<&'a Arc<Mapping>>)> + Clone,
+    ) -> bool {
+        for (_, before, _) in changed.clone() {
+            for endpoint in before.and_then(|mapping| judged(mapping).ok()).iter().flat_map(ValidatedMapping::endpoints)
+            {
+                self.holders.remove(&endpoint);
+            }
+        }
+        for (key, _, now) in changed {
+            for endpoint in now.and_then(|mapping| judged(mapping).ok()).iter().flat_map(ValidatedMapping::endpoints) {
+                if self.holders.insert(endpoint, key.clone()).is_some() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn of(all: &Mappings) -> Self {
+        let mut claims = Claims::default();
+        for key in by_age(all) {
+            if let Ok(valid) = judged(&all[key])
+                && let Err(refusal) = claims.claim(key, &valid)
+            {
+                claims.refused.insert(key.clone(), refusal);
+            }
+        }
+        claims
+    }
+
     /// Gives a Mapping all its endpoints, or none: one that an older Mapping holds refuses the whole. To be called oldest first.
-    pub(super) fn claim(&mut self, key: &'a ObjectKey, mapping: &ValidatedMapping) -> Result<(), Refusal> {
+    fn claim(&mut self, key: &ObjectKey, mapping: &ValidatedMapping) -> Result<(), Refusal> {
         let contested: Vec<_> =
-            mapping.endpoints().filter_map(|e| self.holders.get(&e).map(|holder| (e, *holder))).collect();
+            mapping.endpoints().filter_map(|e| self.holders.get(&e).map(|holder| (e, holder))).collect();
         if let Some((endpoint, holder)) = contested.first() {
             let more = match contested.len() - 1 {
                 0 => String::new(),
@@ -38,15 +94,7 @@ impl<'a> Claims<'a> {
                 ),
             });
         }
-        for endpoint in mapping.endpoints() {
-            match self.holders.entry(endpoint) {
-                Entry::Vacant(entry) => {
-                    entry.insert(key);
-                }
-                // Validation leaves no endpoint twice in one Mapping, and contested ones were refused above.
-                Entry::Occupied(held) => debug_assert_eq!(*held.get(), key),
-            }
-        }
+        self.holders.extend(mapping.endpoints().map(|endpoint| (endpoint, key.clone())));
         Ok(())
     }
 }

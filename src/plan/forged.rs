@@ -15,10 +15,10 @@ const NAMED: usize = 5;
 const NAMED_NETWORKS: usize = 3;
 
 /// What its owner should know although the Mapping is served: allowed sources that lie wholly inside. Clients that come from outside with
-/// one of them are dropped as forged. `cluster` holds the addresses of endpoints and Services, which are inside too.
+/// one of them are dropped as forged. `in_cluster` knows the addresses of endpoints and Services, which are inside too.
 ///
 /// An interface that shares its subnet with the inside takes inside sources for clients; nothing is said of it.
-pub fn note(local: &LocalMapping, topology: &Topology, cluster: &BTreeSet<IpAddr>) -> Option<String> {
+pub fn note(local: &LocalMapping, topology: &Topology, in_cluster: &dyn Fn(IpAddr) -> bool) -> Option<String> {
     let externals = local.addresses.iter().filter_map(|(address, ..)| topology.serving(*address));
     let strict: BTreeSet<&str> = externals.filter(|e| e.shared.is_empty()).map(|e| e.name.as_str()).collect();
     if strict.is_empty() {
@@ -28,7 +28,7 @@ pub fn note(local: &LocalMapping, topology: &Topology, cluster: &BTreeSet<IpAddr
         .mapping
         .named_sources
         .iter()
-        .filter_map(|source| Some((source, why(source, topology, cluster)?)))
+        .filter_map(|source| Some((source, why(source, topology, in_cluster)?)))
         .map(|(source, why)| format!("{source} ({why})"))
         .collect();
     if inside.is_empty() {
@@ -43,10 +43,10 @@ pub fn note(local: &LocalMapping, topology: &Topology, cluster: &BTreeSet<IpAddr
     ))
 }
 
-fn why(source: &IpNet, topology: &Topology, cluster: &BTreeSet<IpAddr>) -> Option<String> {
+fn why(source: &IpNet, topology: &Topology, in_cluster: &dyn Fn(IpAddr) -> bool) -> Option<String> {
     let networks = topology.inner.covering(source);
     if networks.is_empty() {
-        let is_one = source.prefix_len() == source.max_prefix_len() && cluster.contains(&source.addr());
+        let is_one = source.prefix_len() == source.max_prefix_len() && in_cluster(source.addr());
         return is_one.then(|| "the address of an endpoint or a Service of the cluster".to_owned());
     }
     let named = networks.into_iter().map(|(network, origin)| format!("inside network {network}, {origin}")).collect();

@@ -1,74 +1,52 @@
-//! From objects to what can be programmed: every Mapping validated, its claims judged, its Service and pods found.
+//! From a Mapping to what can be programmed: its spec validated, its Service and pods found. A fault of one concerns that one alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::barred::no_host;
-use super::claims::{Claims, by_age};
-use super::flows::{Asked, FlowTarget, FlowTargets, Leads};
+use super::flows::{Asked, Leads};
 use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, too_many_ports, validate};
 use super::{Backends, Refusal, RefusalReason, ResolvedMapping, ResolvedPort};
-use crate::api::{MappingMode, MappingSpec};
-use crate::model::{self, BorderConfig, Endpoint, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType};
+use crate::api::MappingMode;
+use crate::model::{self, BorderConfig, EndpointSlice, ObjectKey, Protocol, Service, ServiceType};
 
-/// Every Mapping, either to be served or refused.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Resolution {
-    /// Oldest first. No two of them share an endpoint.
-    pub served: Vec<ResolvedMapping>,
-    pub refused: BTreeMap<ObjectKey, Refusal>,
-    /// Of all that are valid and hold their claims, whether their Service is there or not.
-    pub flows: FlowTargets,
-}
-
-/// Judges every Mapping. A fault of one concerns that one alone, except that an older Mapping keeps its endpoints from younger ones, also
-/// while its Service or pods are missing. A Mapping refused by itself or for a conflict, and one being deleted, hold nothing.
-pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
-    let slices = SliceIndex::new(objects);
-    let mut claims = Claims::default();
-    let mut resolution = Resolution::default();
-    for (seniority, key) in by_age(&objects.mappings).into_iter().enumerate() {
-        let mapping = &objects.mappings[key];
-        let judged = if mapping.deleting {
-            Err(Refusal {
-                reason: RefusalReason::Deleting,
-                message:
-                    "metadata.deletionTimestamp is set: the Mapping is being deleted and serves nobody; create it anew \
-                          when it is gone"
-                        .to_owned(),
-            })
-        } else {
-            readable(mapping)
-                .and_then(|spec| validate(spec, MAX_PORTS))
-                .and_then(|valid| claims.claim(key, &valid).map(|()| valid))
-                .inspect(|valid| {
-                    if valid.ports.len() <= config.max_ports_per_mapping {
-                        ask(key, valid, objects, &slices, &mut resolution.flows);
-                    }
-                })
-                .and_then(|valid| find_service(key, seniority, valid, objects, &slices))
-                // Last, as a matter of this router alone: on others the same Mapping may be served, and holds its claims.
-                .and_then(|resolved| within(resolved, config.max_ports_per_mapping))
-        };
-        match judged {
-            Ok(resolved) => resolution.served.push(resolved),
-            Err(refusal) => {
-                resolution.refused.insert(key.clone(), refusal);
-            }
-        }
+/// A Mapping's spec by itself. One that is being deleted is refused too.
+pub fn judged(mapping: &model::Mapping) -> Result<ValidatedMapping, Refusal> {
+    if mapping.deleting {
+        return Err(Refusal {
+            reason: RefusalReason::Deleting,
+            message:
+                "metadata.deletionTimestamp is set: the Mapping is being deleted and serves nobody; create it anew \
+                      when it is gone"
+                    .to_owned(),
+        });
     }
-    resolution
-}
-
-fn readable(mapping: &model::Mapping) -> Result<MappingSpec, Refusal> {
-    match &mapping.unreadable {
-        None => Ok(mapping.spec.clone()),
-        Some(fault) => Err(Refusal {
+    if let Some(fault) = &mapping.unreadable {
+        return Err(Refusal {
             reason: RefusalReason::Unreadable,
             message: format!("spec cannot be read: {fault}; correct it (`smartnat-manager crd` describes every field)"),
-        }),
+        });
     }
+    validate(mapping.spec.clone(), MAX_PORTS)
+}
+
+/// What a Service is and has now.
+pub struct ServiceNow<'a> {
+    pub key: &'a ObjectKey,
+    pub service: Option<&'a Service>,
+    pub slices: &'a [&'a EndpointSlice],
+}
+
+/// A valid Mapping that holds its claims, with what stands behind it.
+pub fn resolve(
+    config: &BorderConfig,
+    key: &ObjectKey,
+    mapping: ValidatedMapping,
+    behind: &ServiceNow<'_>,
+) -> Result<ResolvedMapping, Refusal> {
+    // Ports come last, as a matter of this router alone: on others the same Mapping may be served, and holds its claims.
+    find_service(key, mapping, behind).and_then(|resolved| within(resolved, config.max_ports_per_mapping))
 }
 
 fn within(mapping: ResolvedMapping, max_ports: usize) -> Result<ResolvedMapping, Refusal> {
@@ -78,75 +56,43 @@ fn within(mapping: ResolvedMapping, max_ports: usize) -> Result<ResolvedMapping,
     }
 }
 
-/// Where established flows of a Mapping may lead. What is missing now leads nowhere, and may be back in a moment.
-fn ask(
-    key: &ObjectKey,
-    mapping: &ValidatedMapping,
-    objects: &Objects,
-    slices: &SliceIndex<'_>,
-    flows: &mut FlowTargets,
-) {
-    let service_key = key.beside(mapping.service_name.as_str());
-    let sources = Arc::new(mapping.sources.clone());
-    for port in &mapping.ports {
-        let asked = Arc::new(Asked {
-            service: service_key.clone(),
+/// Where established flows of a Mapping may lead, port by port. What is missing now leads nowhere, and may be back in a moment.
+pub fn asked(mapping: &ValidatedMapping, behind: &ServiceNow<'_>) -> Vec<(Arc<Asked>, Arc<Leads>)> {
+    let leads = |port: &ValidatedPort| {
+        let Some(service) = behind.service else { return Leads::default() };
+        let found = find_port(service, port);
+        Leads {
+            service_port: found.map(|p| p.port),
+            service_vip: service.vip(),
+            backends: found.map(|p| backends(behind.slices, p.name.as_deref(), port.protocol)).unwrap_or_default(),
+        }
+    };
+    let of = |port: &ValidatedPort| {
+        let asked = Asked {
+            service: behind.key.clone(),
             mode: mapping.mode,
             protocol: port.protocol,
             port: port.service_port.clone(),
-        });
-        flows.leads.entry(Arc::clone(&asked)).or_insert_with(|| {
-            let Some(service) = objects.services.get(&service_key) else { return Leads::default() };
-            let found = find_port(service, port);
-            Leads {
-                service_port: found.map(|p| p.port),
-                service_vip: service.vip(),
-                backends: found
-                    .map(|p| backends(slices.of(&service_key), p.name.as_deref(), port.protocol))
-                    .unwrap_or_default(),
-            }
-        });
-        for address in &mapping.addresses {
-            let endpoint = Endpoint { address: *address, protocol: port.protocol, port: port.port };
-            let target = FlowTarget { sources: Arc::clone(&sources), asked: Arc::clone(&asked) };
-            flows.endpoints.insert(endpoint, target);
-        }
-    }
-}
-
-/// EndpointSlices by their Service.
-struct SliceIndex<'a>(HashMap<ObjectKey, Vec<&'a EndpointSlice>>);
-
-impl<'a> SliceIndex<'a> {
-    fn new(objects: &'a Objects) -> Self {
-        let mut index: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
-        for (key, slice) in &objects.slices {
-            index.entry(key.beside(Arc::clone(&slice.service))).or_default().push(slice.as_ref());
-        }
-        SliceIndex(index)
-    }
-
-    fn of(&self, service: &ObjectKey) -> &[&'a EndpointSlice] {
-        self.0.get(service).map_or(&[], Vec::as_slice)
-    }
+        };
+        (Arc::new(asked), Arc::new(leads(port)))
+    };
+    mapping.ports.iter().map(of).collect()
 }
 
 fn find_service(
     key: &ObjectKey,
-    seniority: usize,
     mapping: ValidatedMapping,
-    objects: &Objects,
-    slices: &SliceIndex<'_>,
+    behind: &ServiceNow<'_>,
 ) -> Result<ResolvedMapping, Refusal> {
-    let service_key = key.beside(mapping.service_name.as_str());
-    let service = objects.services.get(&service_key).ok_or_else(|| Refusal {
+    let service_key = behind.key;
+    let service = behind.service.ok_or_else(|| Refusal {
         reason: RefusalReason::ServiceNotFound,
         message: format!(
             "spec.serviceName: there is no Service {service_key}; create it, or name one in the namespace of the Mapping"
         ),
     })?;
     let service_vip = service.vip();
-    supported(&service_key, service, service_vip, mapping.mode)?;
+    supported(service_key, service, service_vip, mapping.mode)?;
 
     let mut faults = Faults::default();
     let mut ports = Vec::with_capacity(mapping.ports.len());
@@ -158,22 +104,21 @@ fn find_service(
                 protocol: port.protocol,
                 service_port: found.port,
                 service_port_name: found.name.clone().filter(|n| !n.is_empty()),
-                backends: backends(slices.of(&service_key), found.name.as_deref(), port.protocol),
+                backends: backends(behind.slices, found.name.as_deref(), port.protocol),
                 affinity_seconds: service.affinity_seconds,
                 barred: BTreeMap::new(),
             }),
-            None => faults.add(RefusalReason::ServicePortNotFound, no_such_port(i, &service_key, service, &port)),
+            None => faults.add(RefusalReason::ServicePortNotFound, no_such_port(i, service_key, service, &port)),
         }
     }
     faults.none()?;
     Ok(ResolvedMapping {
         key: key.clone(),
-        seniority,
         addresses: mapping.addresses,
         sources: mapping.sources,
         named_sources: mapping.named_sources,
         mode: mapping.mode,
-        service: service_key,
+        service: service_key.clone(),
         service_vip,
         ports,
     })

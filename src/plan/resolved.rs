@@ -11,8 +11,6 @@ use crate::model::{ObjectKey, Protocol};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedMapping {
     pub key: ObjectKey,
-    /// Position in the order of age among all Mappings, oldest first.
-    pub seniority: usize,
     /// All claimed addresses, here or on other boxes, in the order of the spec, each once.
     pub addresses: Vec<IpAddr>,
     pub sources: Sources,

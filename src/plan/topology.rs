@@ -151,6 +151,11 @@ impl Topology {
         self.externals.iter().find(|e| e.name == *interface)
     }
 
+    /// Whether an external interface holds an address.
+    pub fn has_external(&self, address: IpAddr) -> bool {
+        self.places.contains_key(&address)
+    }
+
     /// The interface that has an address.
     pub fn held_by(&self, address: IpAddr) -> Option<&InterfaceName> {
         self.local.single.get(&address)

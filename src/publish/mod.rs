@@ -33,7 +33,7 @@ pub use statement::{Shared, Statement, Verdict, own_entry, shared, statement};
 use crate::api::Mapping;
 use crate::cluster::{Fleet, KeptRecord, Record, RecordEvent, Session, Sessions};
 use crate::error_chain;
-use crate::model::ObjectKey;
+use crate::model::{ObjectKey, changes};
 use crate::report::{Outcomes, Report};
 use crate::sources::SourceState;
 use pace::{Paces, Trouble};
@@ -188,9 +188,7 @@ impl Publisher {
         match old {
             Some(old) if Arc::ptr_eq(&old, &outcomes) => {}
             Some(old) => {
-                let changed = outcomes.mappings.iter().filter(|(key, new)| old.mappings.get(*key) != Some(*new));
-                self.queue.mark_all(changed.map(|(key, _)| key));
-                self.queue.mark_all(old.mappings.keys().filter(|key| !outcomes.mappings.contains_key(*key)));
+                self.queue.mark_all(changes(&old.mappings, &outcomes.mappings).into_iter().map(|changed| changed.key));
             }
             None => self.queue.mark_all(self.records.keys()),
         }
@@ -266,7 +264,7 @@ impl Publisher {
             server_now,
             waited: self.queue.waited(&key, now),
         };
-        match decide(&record, outcomes.mappings.get(&key), &view) {
+        match decide(&record, outcomes.mappings.get(&key).map(Arc::as_ref), &view) {
             Step::Nothing => self.queue.rest(&key),
             Step::Wait(time) => self.queue.wait(key, now, time),
             Step::AskClock => self.ask_clock(key),

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::credential::Credential;
-use crate::model::ObjectKey;
-use crate::plan::{InterfaceOutcome, MappingOutcome};
+use crate::model::{Changed, ObjectKey, changes};
+use crate::plan::{InterfaceOutcome, MappingOutcomes};
 use crate::sources::{SourceName, SourceState};
 
 /// Everything there is to say, filled by the loop; tasks that speak with the API server add what only they know. Cheap to clone: the outcomes
@@ -61,8 +61,19 @@ pub struct Failure {
 /// What the last good pass said about every Mapping and interface.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcomes {
-    pub mappings: BTreeMap<ObjectKey, MappingOutcome>,
+    pub mappings: Arc<MappingOutcomes>,
     pub interfaces: Vec<InterfaceOutcome>,
+}
+
+#[cfg(test)]
+impl Outcomes {
+    pub fn of(
+        mappings: impl IntoIterator<Item = (ObjectKey, crate::plan::MappingOutcome)>,
+        interfaces: Vec<InterfaceOutcome>,
+    ) -> Self {
+        let mappings = mappings.into_iter().map(|(key, outcome)| (key, outcome.into())).collect();
+        Outcomes { mappings: Arc::new(mappings), interfaces }
+    }
 }
 
 /// When the two conditions of a Mapping took the status that they have.
@@ -163,8 +174,8 @@ impl Report {
         self.border_closed = true;
         self.ready |= pass.full;
         // Most passes change nothing; readers then keep what they share.
-        if *self.outcomes != pass.outcomes {
-            self.transitions = Arc::new(self.transitions_to(&pass.outcomes, now));
+        let mappings = self.take_mappings(&pass.outcomes.mappings, now);
+        if mappings || self.outcomes.interfaces != pass.outcomes.interfaces {
             self.outcomes = Arc::new(pass.outcomes);
         }
         let c = &mut self.counters;
@@ -206,20 +217,30 @@ impl Report {
             Some(Failure { since, attempts: attempts + 1, command: command.into(), message: message.into() });
     }
 
-    fn transitions_to(&self, new: &Outcomes, now: SystemTime) -> BTreeMap<ObjectKey, Transitions> {
-        let of = |(key, new): (&ObjectKey, &MappingOutcome)| {
+    /// Keeps the transitions in step. Whether anything is said otherwise now.
+    fn take_mappings(&mut self, new: &MappingOutcomes, now: SystemTime) -> bool {
+        let changed = changes(&self.outcomes.mappings, new);
+        if changed.is_empty() {
+            return false;
+        }
+        let transitions = Arc::make_mut(&mut self.transitions);
+        for Changed { key, before, now: outcome } in changed {
+            let Some(outcome) = outcome else {
+                transitions.remove(key);
+                continue;
+            };
             let mut t = Transitions { accepted: now, programmed: now };
-            if let (Some(old), Some(known)) = (self.outcomes.mappings.get(key), self.transitions.get(key)) {
-                if old.refused.is_some() == new.refused.is_some() {
+            if let (Some(before), Some(known)) = (before, transitions.get(key)) {
+                if before.refused.is_some() == outcome.refused.is_some() {
                     t.accepted = known.accepted;
                 }
-                if old.programmed.ok == new.programmed.ok {
+                if before.programmed.ok == outcome.programmed.ok {
                     t.programmed = known.programmed;
                 }
             }
-            (key.clone(), t)
-        };
-        new.mappings.iter().map(of).collect()
+            transitions.insert(key.clone(), t);
+        }
+        true
     }
 
     /// Endpoints (address, protocol, port) served on this box.
@@ -237,7 +258,7 @@ fn add(totals: &mut BTreeMap<&'static str, u64>, more: &BTreeMap<&'static str, u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Programmed, ProgrammedReason};
+    use crate::plan::{MappingOutcome, Programmed, ProgrammedReason};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -282,21 +303,17 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_transition_time_until_its_status_changes() {
-        let outcomes = |ok: bool, message: &str| Outcomes {
-            mappings: [(
-                ObjectKey::new("a", "b"),
-                MappingOutcome {
-                    uid: None,
-                    generation: None,
-                    refused: None,
-                    programmed: Programmed { ok, reason: ProgrammedReason::Programmed, message: message.into() },
-                    service_vip: None,
-                    configured: [].into(),
-                    endpoints: 1,
-                },
-            )]
-            .into(),
-            interfaces: vec![],
+        let outcomes = |ok: bool, message: &str| {
+            let outcome = MappingOutcome {
+                uid: None,
+                generation: None,
+                refused: None,
+                programmed: Programmed { ok, reason: ProgrammedReason::Programmed, message: message.into() },
+                service_vip: None,
+                configured: [].into(),
+                endpoints: 1,
+            };
+            Outcomes::of([(ObjectKey::new("a", "b"), outcome)], vec![])
         };
         let mut r = Report::new(at(0));
         for (second, outcomes) in [(1, outcomes(true, "x")), (2, outcomes(true, "y")), (3, outcomes(false, "y"))] {

@@ -243,11 +243,11 @@ mod tests {
             problem: None,
             notes: vec![],
         };
-        let mappings = [(ObjectKey::new("shop", "web"), served()), (ObjectKey::new("shop", "web2"), refused())].into();
+        let mappings = [(ObjectKey::new("shop", "web"), served()), (ObjectKey::new("shop", "web2"), refused())];
         let pass = PassReport {
             took: Duration::from_millis(16),
             full: true,
-            outcomes: Outcomes { mappings, interfaces: vec![eth1] },
+            outcomes: Outcomes::of(mappings, vec![eth1]),
             ..PassReport::default()
         };
         report.pass_ok(pass, now);

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ impl StatusText {
     /// The document without Mappings, in front of where they go and behind it.
     fn frame(&self) -> Result<(String, String), Error> {
         let interfaces = self.report.outcomes.interfaces.clone();
-        let outcomes = Arc::new(Outcomes { mappings: BTreeMap::new(), interfaces });
+        let outcomes = Arc::new(Outcomes { mappings: Arc::default(), interfaces });
         let report = Report { outcomes, ..self.report.clone() };
         let whole = to_string_pretty(&StatusDocument { report: &report, instance: &self.instance })? + "\n";
         Ok(match whole.split_once(NO_MAPPINGS) {
@@ -113,8 +112,8 @@ mod tests {
     fn the_pieces_are_the_document() {
         for mappings in [0, 1, 2, 1_000] {
             let mut report = Report::new(SystemTime::now());
-            let mappings = (0..mappings).map(|n| (ObjectKey::new("shop", format!("m-{n}")), outcome(n))).collect();
-            report.outcomes = Arc::new(Outcomes { mappings, interfaces: vec![] });
+            let mappings = (0..mappings).map(|n| (ObjectKey::new("shop", format!("m-{n}")), outcome(n)));
+            report.outcomes = Arc::new(Outcomes::of(mappings, vec![]));
             let whole = to_string_pretty(&StatusDocument { report: &report, instance: "border" }).unwrap() + "\n";
             let pieces: Vec<String> = StatusText::new(report, "border".into()).map(Result::unwrap).collect();
             assert_eq!(pieces.concat(), whole);

@@ -165,7 +165,7 @@ mod tests {
             (ObjectKey::new("a", "c"), mapping(0, true)),
         ];
         let interfaces = vec![interface("eth0", InterfaceKind::Gateway), interface("eth1", InterfaceKind::External)];
-        let outcomes = Outcomes { mappings: mappings.into(), interfaces };
+        let outcomes = Outcomes::of(mappings, interfaces);
         r.pass_ok(PassReport { took: Duration::from_millis(16), full: true, outcomes, ..PassReport::default() }, now);
         assert_eq!(
             status_line(&r),

@@ -1,6 +1,7 @@
 //! Properties of whole plans: worlds in, dataplanes out, no kernel.
 
 mod above;
+mod again;
 mod gateways;
 mod names;
 mod packets;

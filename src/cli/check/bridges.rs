@@ -105,7 +105,7 @@ fn remedy(bridge: &Bridge, general: [bool; 2], families: &[usize]) -> String {
 mod tests {
     use super::super::Level;
     use super::*;
-    use crate::plan::{FlowTargets, InterfaceOutcome};
+    use crate::plan::InterfaceOutcome;
     use crate::ruleset::Dataplane;
 
     fn plan() -> Plan {
@@ -113,8 +113,8 @@ mod tests {
             [("eth0", InterfaceKind::Gateway), ("eth7", InterfaceKind::External), ("br0", InterfaceKind::Inside)]
                 .map(|(name, kind)| InterfaceOutcome::down(name, kind))
                 .into();
-        let (dataplane, flows) = (Dataplane::default(), FlowTargets::default());
-        Plan { dataplane, flows, mappings: [].into(), interfaces, slots: [].into() }
+        let (dataplane, flows) = (Dataplane::default(), Default::default());
+        Plan { dataplane, flows, mappings: Default::default(), interfaces, slots: [].into() }
     }
 
     fn told(files: &[(&str, &str)], ports: &[(&str, usize)]) -> Vec<Finding> {

@@ -123,7 +123,7 @@ mod tests {
     use super::super::Level;
     use super::*;
     use crate::model::Link;
-    use crate::plan::{FlowTargets, InterfaceOutcome};
+    use crate::plan::InterfaceOutcome;
     use crate::ruleset::Dataplane;
     use crate::settings::SettingsArgs;
 
@@ -145,8 +145,8 @@ mod tests {
     fn check(config: &BorderConfig, host: &Host, interfaces: Vec<InterfaceOutcome>) -> Vec<(Level, String)> {
         let plan = Plan {
             dataplane: Dataplane::default(),
-            flows: FlowTargets::default(),
-            mappings: [].into(),
+            flows: Default::default(),
+            mappings: Default::default(),
             interfaces,
             slots: [].into(),
         };

@@ -200,7 +200,7 @@ fn passed_over(rule: &ForeignRule, traffic: &Traffic) -> Option<Finding> {
 mod tests {
     use super::super::Level;
     use super::*;
-    use crate::plan::{FlowTargets, InterfaceOutcome};
+    use crate::plan::InterfaceOutcome;
     use crate::ruleset::Dataplane;
 
     fn traffic() -> Traffic {
@@ -318,8 +318,8 @@ mod tests {
     fn what_was_looked_at_is_said() {
         let plan = Plan {
             dataplane: Dataplane::default(),
-            flows: FlowTargets::default(),
-            mappings: [].into(),
+            flows: Default::default(),
+            mappings: Default::default(),
             interfaces: vec![InterfaceOutcome::down("eth1", InterfaceKind::External)],
             slots: [].into(),
         };

@@ -102,8 +102,8 @@ mod tests {
         let leads = Leads { backends: Backends { known, ..Backends::default() }, ..Leads::default() };
         Plan {
             dataplane: Dataplane::default(),
-            flows: FlowTargets { endpoints: [].into(), leads: [(asked.into(), leads)].into() },
-            mappings: [].into(),
+            flows: FlowTargets { endpoints: [].into(), leads: [(asked.into(), leads.into())].into() }.into(),
+            mappings: Default::default(),
             interfaces: vec![eth1],
             slots: [].into(),
         }

@@ -184,7 +184,7 @@ mod tests {
     use super::super::Level;
     use super::*;
     use crate::model::MainRoute;
-    use crate::plan::{FlowTargets, InterfaceOutcome};
+    use crate::plan::InterfaceOutcome;
     use crate::ruleset::Dataplane;
 
     fn check(values: &[(&str, &str)], owned: &[&str]) -> Vec<(Level, String)> {
@@ -198,7 +198,8 @@ mod tests {
         ]
         .map(|(name, kind)| InterfaceOutcome::down(name, kind))
         .into();
-        let plan = Plan { dataplane, flows: FlowTargets::default(), mappings: [].into(), interfaces, slots: [].into() };
+        let plan =
+            Plan { dataplane, flows: Default::default(), mappings: Default::default(), interfaces, slots: [].into() };
         let route = |destination: &str| MainRoute {
             destination: destination.parse().unwrap(),
             interface: Some("eth3.7".to_owned()),

@@ -70,7 +70,6 @@ mod tests {
 
     use super::super::Level;
     use super::*;
-    use crate::plan::FlowTargets;
     use crate::ruleset::{Dataplane, Sysctl};
 
     fn check(values: &[(&str, &str)]) -> Vec<(Level, String)> {
@@ -83,8 +82,8 @@ mod tests {
         dataplane.sysctls.insert(Sysctl::Net("netfilter/nf_conntrack_tcp_be_liberal"), "1".into());
         let plan = Plan {
             dataplane,
-            flows: FlowTargets::default(),
-            mappings: [].into(),
+            flows: Default::default(),
+            mappings: Default::default(),
             interfaces: vec![],
             slots: [].into(),
         };

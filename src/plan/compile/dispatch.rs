@@ -1,19 +1,17 @@
 //! nat PREROUTING: from a mapped endpoint to what stands behind it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use super::backends::Pool;
 use super::tree::{self, Entry, Key};
-use super::{Context, LocalMapping, backends, hook, in_set, not_in_set, source_set};
+use super::{Context, backends, hook, in_set, not_in_set, source_set};
 use crate::api::MappingMode;
 use crate::model::{ObjectKey, Protocol};
 use crate::plan::topology::Topology;
 use crate::plan::{ResolvedMapping, ResolvedPort};
 use crate::ruleset::{
-    Builtin, Dataplane, Match, Rule, SetDirection, SetMember, TableRules, Target,
-    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS, SET_SERVICES},
+    Builtin, Dataplane, Match, Rule, SetDirection, TableRules, Target,
+    ownership::{self, DNAT, MAX_CHAIN_DEPTH, SET_ENDPOINTS},
 };
 
 /// What happens to an allowed client of one port.
@@ -48,40 +46,35 @@ const HANDLER_DEPTH: usize = 1 + backends::MAX_DEPTH;
 /// What is left for the tree below the hook's chain.
 const TREE_DEPTH: usize = MAX_CHAIN_DEPTH - 1 - HANDLER_DEPTH;
 
-pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRules, dataplane: &mut Dataplane) {
-    // address -> its ports, each with the chain that handles it
-    let mut ports_of: BTreeMap<IpAddr, Vec<(Protocol, u16, String)>> = BTreeMap::new();
-    let mut members = Vec::new();
-    for local in mappings {
-        for port in &local.mapping.ports {
-            let chain = handler(context, local.mapping, port, nat, dataplane);
-            for (address, ..) in &local.addresses {
-                ports_of.entry(*address).or_default().push((port.protocol, port.port, chain.clone()));
-                members.push(SetMember::IpPort { address: *address, protocol: port.protocol, port: port.port });
-            }
-        }
-    }
-    if let Some(set) = dataplane.sets.get_mut(SET_ENDPOINTS) {
-        Arc::make_mut(&mut set.members).extend(members);
-    }
+/// Finds the handler of a port below one address: the rules that go on to it, without their address match, and the chains behind them.
+/// `ports` is sorted by protocol and port.
+pub fn entry(address: IpAddr, ports: &[(Protocol, u16, &str)]) -> (Entry, TableRules) {
+    let mut chains = TableRules::default();
+    let (rules, depth) = tree::port_rules(&mut chains, ports);
+    (Entry { address, rules, depth }, chains)
+}
 
-    let entries: Vec<Entry> = ports_of
-        .into_iter()
-        .map(|(address, mut ports)| {
-            ports.sort();
-            let (rules, depth) = tree::port_rules(nat, &ports);
-            Entry { address, rules, depth }
-        })
-        .collect();
+/// The way from the hook to the entry of an address: sorted by address, one entry an address. Without entries it leads nowhere.
+pub fn compile(context: &Context, entries: &[&Entry]) -> TableRules {
+    let mut nat = TableRules::default();
     // Without a slot it came from an interface not classified yet, or with a forged source.
     let mut root = vec![Rule::new([context.no_slot()], Target::Return)];
-    root.extend(tree::grow(nat, Key::Destination, &entries, TREE_DEPTH));
+    root.extend(tree::grow(&mut nat, Key::Destination, entries, TREE_DEPTH));
     nat.add(DNAT, root);
-    hook(nat, Builtin::Prerouting, [in_set(SET_ENDPOINTS, SetDirection::DestinationPort)], DNAT);
+    hook(&mut nat, Builtin::Prerouting, [in_set(SET_ENDPOINTS, SetDirection::DestinationPort)], DNAT);
+    nat
+}
+
+/// The ClusterIP that a port leads to.
+pub fn vip(mapping: &ResolvedMapping, port: &ResolvedPort, topology: &Topology) -> Option<IpAddr> {
+    match Handling::of(mapping, port, topology) {
+        Handling::Service(address) => Some(address.ip()),
+        _ => None,
+    }
 }
 
 /// The chain of one port of a Mapping: source, mark, translation.
-fn handler(
+pub fn handler(
     context: &Context,
     mapping: &ResolvedMapping,
     port: &ResolvedPort,
@@ -105,12 +98,7 @@ fn handler(
     };
 
     rules.extend(match Handling::of(mapping, port, context.topology) {
-        Handling::Service(address) => {
-            if let Some(set) = dataplane.sets.get_mut(SET_SERVICES) {
-                Arc::make_mut(&mut set.members).insert(SetMember::Ip(address.ip()));
-            }
-            vec![Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))]
-        }
+        Handling::Service(address) => vec![Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))],
         Handling::Pods => backends::compile(&Pool::of(mapping, port), nat, dataplane),
         // Nothing is translated; filter INPUT answers with a refusal.
         Handling::NoPods | Handling::ServiceUnreachable => vec![Rule::new([], Target::Accept)],

@@ -2,46 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::tree::{self, Entry, Key};
 use super::{Context, LocalMapping, hook, in_set, jump};
 use crate::model::{InterfaceName, Protocol};
 use crate::ruleset::{
-    Builtin, Dataplane, Match, Ports, Rule, SetDirection, SetMember, TableRules, Target,
-    ownership::{MAX_CHAIN_DEPTH, SET_EGRESS, SET_INNER, SNAT, chain_of},
+    Builtin, Match, Ports, Rule, SetDirection, SetMember, TableRules, Target,
+    ownership::{MAX_CHAIN_DEPTH, SET_INNER, SNAT, chain_of},
 };
 
-pub fn compile(context: &Context, mappings: &[LocalMapping], nat: &mut TableRules, dataplane: &mut Dataplane) {
+/// Ports that clients reach, by address and protocol.
+pub type MappedPorts = BTreeMap<(IpAddr, Protocol), BTreeSet<u16>>;
+
+/// `ways` says how the pods behind Mappings leave; nothing where that is not wanted. Returns each pod with the mark of its way.
+pub fn compile(
+    context: &Context,
+    mapped: &MappedPorts,
+    ways: BTreeMap<IpAddr, &WayOut>,
+    nat: &mut TableRules,
+) -> BTreeSet<SetMember> {
     let marks = context.marks();
     let mut rules = masqueraded(context);
-    if context.config.snat {
-        let mut per_interface: BTreeMap<(InterfaceName, u16), Vec<Entry>> = BTreeMap::new();
-        let mut members = Vec::new();
-        let mapped = mapped_ports(mappings);
-        for (pod, way) in ways_out(mappings) {
-            members.push(SetMember::IpMark { address: pod, mark: marks.slot(way.slot), mask: marks.slot_mask() });
-            let rules = translation(way.address, &mapped);
-            let entry = Entry { address: pod, rules, depth: 0 };
-            per_interface.entry((way.interface, way.slot)).or_default().push(entry);
-        }
-        if let Some(set) = dataplane.sets.get_mut(SET_EGRESS) {
-            Arc::make_mut(&mut set.members).extend(members);
-        }
-        for ((interface, slot), entries) in per_interface {
-            let root = tree::grow(nat, Key::Source, &entries, MAX_CHAIN_DEPTH - 2);
-            let chain = chain_of("E", &interface);
-            nat.add(&chain, root);
-            let decided = Match::ConnMark {
-                value: marks.slot(slot) | marks.begun_inside(),
-                mask: marks.slot_mask() | marks.begun_inside(),
-                invert: false,
-            };
-            rules.push(Rule::new([Match::OutInterface(interface), decided], jump(&chain)));
-        }
+    let mut per_interface: BTreeMap<(&InterfaceName, u16), Vec<Entry>> = BTreeMap::new();
+    let mut members = BTreeSet::new();
+    for (pod, way) in ways {
+        members.insert(SetMember::IpMark { address: pod, mark: marks.slot(way.slot), mask: marks.slot_mask() });
+        let entry = Entry { address: pod, rules: translation(way.address, mapped), depth: 0 };
+        per_interface.entry((&way.interface, way.slot)).or_default().push(entry);
+    }
+    for ((interface, slot), entries) in per_interface {
+        let root = tree::grow(nat, Key::Source, &entries.iter().collect::<Vec<_>>(), MAX_CHAIN_DEPTH - 2);
+        let chain = chain_of("E", interface);
+        nat.add(&chain, root);
+        let decided = Match::ConnMark {
+            value: marks.slot(slot) | marks.begun_inside(),
+            mask: marks.slot_mask() | marks.begun_inside(),
+            invert: false,
+        };
+        rules.push(Rule::new([Match::OutInterface(interface.clone()), decided], jump(&chain)));
     }
     nat.add(SNAT, rules);
     hook(nat, Builtin::Postrouting, [], SNAT);
+    members
 }
 
 /// The connections of Mappings whose client the pod does not see. Asked once a connection, so a mark on the packet, which every port of a Mapping
@@ -62,21 +64,6 @@ fn masqueraded(context: &Context) -> Vec<Rule> {
         rules.push(rule(vec![context.mapped(), in_set(SET_INNER, SetDirection::Source)]));
     }
     rules
-}
-
-/// Ports that clients reach, by address and protocol.
-type MappedPorts = BTreeMap<(IpAddr, Protocol), BTreeSet<u16>>;
-
-fn mapped_ports(mappings: &[LocalMapping]) -> MappedPorts {
-    let mut mapped = MappedPorts::new();
-    for local in mappings {
-        for (address, ..) in &local.addresses {
-            for port in &local.mapping.ports {
-                mapped.entry((*address, port.protocol)).or_default().insert(port.port);
-            }
-        }
-    }
-    mapped
 }
 
 /// Ports of an address that clients reach are theirs: a pod's own connection from one would stand in for the Mapping's whole Service
@@ -104,29 +91,23 @@ fn longest_free(mapped: &BTreeSet<u16>) -> Option<Ports> {
     (first <= last).then_some(Ports { first, last })
 }
 
-/// How a pod's own connections leave.
-struct WayOut {
+/// How a pod's own connections leave: under the first address here of its oldest Mapping.
+#[derive(Debug)]
+pub struct WayOut {
     address: IpAddr,
     interface: InterfaceName,
     slot: u16,
 }
 
-/// Every pod behind a Mapping, ready or not, with the first address here of its oldest Mapping.
-fn ways_out(mappings: &[LocalMapping]) -> BTreeMap<IpAddr, WayOut> {
-    let mut by_age: Vec<&LocalMapping> = mappings.iter().collect();
-    by_age.sort_by_key(|local| local.mapping.seniority);
-    let mut ways = BTreeMap::new();
-    for local in by_age {
-        let Some((address, interface, slot)) = local.addresses.first() else { continue };
-        for pod in local.mapping.ports.iter().flat_map(|p| &p.backends.known) {
-            ways.entry(pod.ip()).or_insert_with(|| WayOut {
-                address: *address,
-                interface: interface.clone(),
-                slot: *slot,
-            });
-        }
+impl WayOut {
+    /// That of every pod behind a Mapping, ready or not, and these pods.
+    pub fn of(local: &LocalMapping) -> Option<(Self, Vec<IpAddr>)> {
+        let (address, interface, slot) = local.addresses.first()?;
+        let pods = local.mapping.ports.iter().flat_map(|p| &p.backends.known).map(|pod| pod.ip());
+        let pods: BTreeSet<IpAddr> = pods.collect();
+        let way = WayOut { address: *address, interface: interface.clone(), slot: *slot };
+        Some((way, pods.into_iter().collect()))
     }
-    ways
 }
 
 #[cfg(test)]

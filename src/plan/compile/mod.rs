@@ -11,20 +11,23 @@ mod marking;
 mod pass;
 mod refuse;
 mod routing;
+mod serving;
 mod tree;
 
-pub use dispatch::Handling;
+pub use dispatch::{Handling, entry};
+pub use egress::{MappedPorts, WayOut};
+pub use serving::{Serving, serving};
+pub use tree::Entry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::netset::NetSet;
 use super::topology::Topology;
-use super::ways::Ways;
 use super::{ResolvedMapping, Sources};
-use crate::model::{BorderConfig, Family, Host, InterfaceName, MarkLayout, Objects};
+use crate::model::{BorderConfig, Family, InterfaceName, MarkLayout};
 use crate::ruleset::{
     Builtin, Dataplane, IpSet, Match, Rule, SetDirection, SetKind, SetMember, Table, TableRules, Target, ownership,
 };
@@ -37,6 +40,13 @@ pub struct LocalMapping<'a> {
     pub mapping: &'a ResolvedMapping,
     /// Its addresses here, in the order of the spec, with the slot of the interface.
     pub addresses: Vec<(IpAddr, InterfaceName, u16)>,
+}
+
+impl<'a> LocalMapping<'a> {
+    pub fn of(mapping: &'a ResolvedMapping, topology: &Topology) -> Self {
+        let serving = |address: &IpAddr| topology.serving(*address).map(|e| (*address, e.name.clone(), e.slot));
+        LocalMapping { mapping, addresses: mapping.addresses.iter().filter_map(serving).collect() }
+    }
 }
 
 /// What the compilers of the single parts need to know.
@@ -148,47 +158,23 @@ pub fn host_part(config: &BorderConfig, topology: &Topology) -> Dataplane {
     dataplane
 }
 
-/// Adds what follows from the cluster's objects; `cluster` are the addresses of endpoints and Services.
-pub fn add_objects(
+/// The rules of nat that lead to the handlers of Mappings, and their pods out; the members of the set of these pods.
+pub fn nat(
     config: &BorderConfig,
     topology: &Topology,
-    host: &Host,
-    ways: &Ways,
-    cluster: &BTreeSet<IpAddr>,
-    mappings: &[LocalMapping],
-    dataplane: &mut Dataplane,
-) {
+    entries: &[&Entry],
+    mapped: &MappedPorts,
+    ways: BTreeMap<IpAddr, &WayOut>,
+) -> (TableRules, Arc<BTreeSet<SetMember>>) {
     let context = Context { config, topology };
-    add_inner_of_objects(topology, cluster, dataplane);
-    let mut nat = TableRules::default();
-    dispatch::compile(&context, mappings, &mut nat, dataplane);
-    egress::compile(&context, mappings, &mut nat, dataplane);
-    forwarding::compile(topology, host, ways, mappings, dataplane);
-    dataplane.tables.insert((Family::Ipv4, Table::Nat), nat);
+    let mut nat = dispatch::compile(&context, entries);
+    let leaving = egress::compile(&context, mapped, ways, &mut nat);
+    (nat, Arc::new(leaving))
 }
 
-/// Pods and ClusterIPs. An address that is ours on an external interface stays one, whatever an object says of it.
-pub fn addresses_of_objects(topology: &Topology, objects: &Objects) -> BTreeSet<IpAddr> {
-    let pods = objects.slices.values().flat_map(|s| &s.endpoints).flat_map(|e| &e.addresses);
-    let services = objects.services.values().flat_map(|s| &s.cluster_ips);
-    let external: BTreeSet<IpAddr> = topology.externals.iter().flat_map(|e| e.addresses.iter().copied()).collect();
-    pods.chain(services)
-        .filter(|a| !external.contains(a) && !topology.external_nets().any(|net| net.contains(*a)))
-        .copied()
-        .collect()
-}
-
-/// Addresses of the cluster that no inside network covers count as inside sources too.
-fn add_inner_of_objects(topology: &Topology, cluster: &BTreeSet<IpAddr>, dataplane: &mut Dataplane) {
-    let single = cluster.iter().map(|a| IpNet::from(*a));
-    let mut per_family: BTreeMap<Family, Vec<SetMember>> = BTreeMap::new();
-    for net in single.chain(topology.inner.iter().copied()).collect::<NetSet>().iter() {
-        per_family.entry(Family::of(net.addr())).or_default().push(SetMember::Net(*net));
-    }
-    for (family, members) in per_family {
-        let set = IpSet::of(SetKind::HashNet(family), members);
-        dataplane.add_set(FamilySets::of(family).inner, set);
-    }
+/// The name of the set of inside networks of a family.
+pub fn inner_set(family: Family) -> &'static str {
+    FamilySets::of(family).inner
 }
 
 /// The set that holds exactly these sources, named by its content: it never changes, others take its place.

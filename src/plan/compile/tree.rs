@@ -41,12 +41,11 @@ impl Key {
 
 /// Adds the chains of a tree over `entries` (sorted by address, one entry an address, one family) to `table` and returns the rules of its
 /// root. No way through it, the root's own chain not counted, is longer than `max_depth` chains: when it would be, the tree grows wider.
-pub fn grow(table: &mut TableRules, key: Key, entries: &[Entry], max_depth: usize) -> Vec<Rule> {
-    let entries: Vec<&Entry> = entries.iter().collect();
+pub fn grow(table: &mut TableRules, key: Key, entries: &[&Entry], max_depth: usize) -> Vec<Rule> {
     let mut fanout = FANOUT;
     loop {
         let mut chains = TableRules::default();
-        let (rules, depth) = node(&mut chains, key, &entries, fanout);
+        let (rules, depth) = node(&mut chains, key, entries, fanout);
         // At the width of all entries the tree is as flat as it can be.
         if depth <= max_depth || fanout > entries.len() {
             table.chains.extend(chains.chains);
@@ -58,11 +57,11 @@ pub fn grow(table: &mut TableRules, key: Key, entries: &[Entry], max_depth: usiz
 
 /// A few exact port rules, or a tree of port ranges where there are many, and the number of chains below them on the longest way. `ports`
 /// is sorted by protocol and port; each goes to its own chain.
-pub fn port_rules(table: &mut TableRules, ports: &[(Protocol, u16, String)]) -> (Vec<Rule>, usize) {
-    let exact = |(protocol, port, chain): &(Protocol, u16, String)| {
+pub fn port_rules(table: &mut TableRules, ports: &[(Protocol, u16, &str)]) -> (Vec<Rule>, usize) {
+    let exact = |(protocol, port, chain): &(Protocol, u16, &str)| {
         Rule::new(
             [Match::Protocol(*protocol), Match::DestinationPort(*protocol, Ports::one(*port))],
-            Target::Goto(chain.clone()),
+            Target::Goto((*chain).to_owned()),
         )
     };
     if ports.len() <= FANOUT {
@@ -233,7 +232,8 @@ mod tests {
 
     fn check(addresses: &BTreeSet<u32>, others: &[u32], max_depth: usize) {
         let mut table = TableRules::default();
-        let root = grow(&mut table, Key::Destination, &entries(addresses), max_depth);
+        let entries = entries(addresses);
+        let root = grow(&mut table, Key::Destination, &entries.iter().collect::<Vec<_>>(), max_depth);
         let log = (addresses.len() as f64).log2().ceil() as usize;
         for address in addresses {
             let (to, evaluated, depth) = follow(&table, &root, *address);
@@ -265,7 +265,8 @@ mod tests {
             let mut sorted = list.clone();
             sorted.sort();
             let mut table = TableRules::default();
-            let (root, depth) = port_rules(&mut table, &sorted);
+            let borrowed: Vec<_> = sorted.iter().map(|(protocol, port, name)| (*protocol, *port, name.as_str())).collect();
+            let (root, depth) = port_rules(&mut table, &borrowed);
             prop_assert!(depth <= 4);
             let find = |protocol: Protocol, port: u16| {
                 let mut rules = root.as_slice();

@@ -191,7 +191,7 @@ impl FlowMemory {
         for (endpoint, FlowTarget { sources, asked }) in &targets.endpoints {
             let strict = self.endpoints.get(endpoint).is_none_or(|e| e.strict);
             let servers = shared.entry((asked, strict)).or_insert_with(|| {
-                let leads = targets.leads.get(asked).unwrap_or(&nobody);
+                let leads = targets.leads.get(asked).map_or(&nobody, |leads| leads);
                 Arc::new(self.servers(asked, leads, strict, settling))
             });
             let sources = Arc::clone(sources);

@@ -8,9 +8,8 @@ use crate::api::{MappingSpec, ServicePortRef};
 use crate::model::{
     Endpoint, EndpointSlice, ObjectKey, Objects, Protocol, Service, ServiceType, SliceEndpoint, SlicePort,
 };
-use crate::plan::resolve;
 use crate::plan::resolve_tests::{
-    config, key, mapping, objects, pod, port, service, service_port, slice, spec, strings,
+    config, key, mapping, objects, pod, port, resolve, service, service_port, slice, spec, strings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::plan::{Backends, PortSelector, Sources};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FlowTargets {
     pub endpoints: BTreeMap<Endpoint, FlowTarget>,
-    pub leads: BTreeMap<Arc<Asked>, Leads>,
+    pub leads: BTreeMap<Arc<Asked>, Arc<Leads>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Leads {
 impl FlowTargets {
     /// Every address behind a Mapping now.
     pub fn servers(&self) -> BTreeSet<IpAddr> {
-        let of = |(asked, leads): (&Arc<Asked>, &Leads)| {
+        let of = |(asked, leads): (&Arc<Asked>, &Arc<Leads>)| {
             let vip = leads.vip(asked.mode).map(|vip| vip.ip());
             leads.backends.known.iter().map(SocketAddr::ip).chain(vip).collect::<Vec<_>>()
         };

@@ -35,10 +35,10 @@ fn route(destination: &str, interface: Option<&str>, metric: u32) -> MainRoute {
 fn outcome(mode: &str, host: Host, endpoints: Vec<SliceEndpoint>) -> (MappingOutcome, String) {
     let mut objects = objects([("web", mapping(1, MappingSpec { mode: Some(mode.to_owned()), ..spec() }))]);
     objects.slices.insert(key("web-1"), slice(9090, endpoints).into());
-    let mut plan = plan(&config(), &World { host, objects: Some(objects.into()), slots: BTreeMap::new() });
+    let plan = plan(&config(), &World { host, objects: Some(objects.into()), slots: BTreeMap::new() });
     let chains = plan.dataplane.tables.values().flat_map(|t| t.chains.values()).flat_map(|chain| chain.iter());
     let rules: Vec<String> = chains.map(|rule| rule.spelled(Family::Ipv4)).collect();
-    (plan.mappings.remove(&key("web")).unwrap(), rules.join("\n"))
+    (MappingOutcome::clone(&plan.mappings[&key("web")]), rules.join("\n"))
 }
 
 fn pods(addresses: &[&str]) -> Vec<SliceEndpoint> {

@@ -5,13 +5,18 @@ mod claims;
 mod resolve;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::api::{MappingPort, MappingSpec, ServicePortRef};
 use crate::model::{
-    BorderConfig, EndpointSlice, Mapping, MarkLayout, ObjectKey, Objects, Service, ServicePort, ServiceType,
-    SliceEndpoint, SlicePort,
+    BorderConfig, EndpointSlice, Host, Mapping, MarkLayout, ObjectKey, Objects, Service, ServicePort, ServiceType,
+    SliceEndpoint, SlicePort, World,
 };
+use crate::plan::claims::by_age;
+use crate::plan::resolve::{ServiceNow, judged};
+use crate::plan::{FlowTargets, Refusal, ResolvedMapping, plan};
 
 pub fn config() -> BorderConfig {
     BorderConfig {
@@ -101,4 +106,31 @@ pub fn objects(mappings: impl IntoIterator<Item = (&'static str, Mapping)>) -> O
     objects.services.insert(key("web"), service().into());
     objects.slices.insert(key("web-1"), slice(9090, vec![pod("10.244.1.2"), pod("10.244.2.2")]).into());
     objects
+}
+
+/// Every Mapping, either to be served or refused.
+pub struct Resolution {
+    /// Oldest first.
+    pub served: Vec<ResolvedMapping>,
+    pub refused: BTreeMap<ObjectKey, Refusal>,
+    pub flows: Arc<FlowTargets>,
+}
+
+/// As a plan judges them, on a host that has none of their addresses.
+pub fn resolve(config: &BorderConfig, objects: &Objects) -> Resolution {
+    let world = World { host: Host::default(), objects: Some(objects.clone().into()), slots: BTreeMap::new() };
+    let plan = plan(config, &world);
+    let refused: BTreeMap<ObjectKey, Refusal> =
+        plan.mappings.iter().filter_map(|(key, outcome)| Some((key.clone(), outcome.refused.clone()?))).collect();
+    let resolved = |key: &ObjectKey| {
+        let mapping = &objects.mappings[key];
+        let service = key.beside(mapping.spec.service_name.as_str());
+        let of_service = objects.slices.iter().filter(|(k, s)| k.beside(Arc::clone(&s.service)) == service);
+        let slices: Vec<&EndpointSlice> = of_service.map(|(_, slice)| &**slice).collect();
+        let behind =
+            ServiceNow { key: &service, service: objects.services.get(&service).map(|s| &**s), slices: &slices };
+        crate::plan::resolve::resolve(config, key, judged(mapping).unwrap(), &behind).unwrap()
+    };
+    let served = by_age(&objects.mappings).into_iter().filter(|key| !refused.contains_key(key)).map(resolved).collect();
+    Resolution { served, refused, flows: plan.flows }
 }

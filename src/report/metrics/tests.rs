@@ -41,7 +41,7 @@ fn report() -> Report {
         PassReport {
             took: Duration::from_millis(16),
             full: true,
-            outcomes: Outcomes { mappings: mappings.into(), interfaces },
+            outcomes: Outcomes::of(mappings, interfaces),
             tool_calls: 3,
             writes: [("chain", 7), ("set", 2)].into(),
             repairs: [("route", 1)].into(),
