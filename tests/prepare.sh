@@ -25,8 +25,9 @@ need_commands() {
         die "apt-get could not install: ${missing[*]}"
 }
 
-# Tools that the daemon and the tests call, and a linker.
+# Tools that the daemon and the tests call, and a linker with what it links programs to.
 need_tools() {
+    [ -e /usr/include/stdio.h ] || need_commands headers-of-the-c-library=libc6-dev
     need_commands ip=iproute2 iptables=iptables ip6tables=iptables ipset=ipset conntrack=conntrack nft=nftables \
         sysctl=procps curl=curl faketime=faketime cc=gcc jq=jq mke2fs=e2fsprogs
     iptables --version | grep -q nf_tables ||

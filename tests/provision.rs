@@ -2,7 +2,7 @@
 //! real file system as config drive. As root.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -32,8 +32,8 @@ impl Place {
         place.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         place.write("proc/sys/kernel/hostname", "nixos\n");
         // There is no networkd here: what it is told stands in a file.
-        place.write("bin/networkctl", &format!("#!/bin/sh\necho \"$@\" >>{}\n", place.path("networkctl").display()));
-        fs::set_permissions(place.path("bin/networkctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        let networkctl = format!("#!/bin/sh\necho \"$@\" >>{}\n", place.path("networkctl").display());
+        bed::write_executable(&place.path("bin/networkctl"), networkctl);
         place
     }
 

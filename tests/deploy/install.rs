@@ -56,8 +56,7 @@ fn what_cannot_be_installed_is_refused_with_the_reason_and_nothing_is_changed() 
 fn what_is_on_the_box_already_can_be_a_reason_too() {
     let tree = BoxTree::new();
     // Stands before the real one in install.sh's PATH.
-    fs::write(tree.path("bin/iptables"), "#!/bin/sh\necho 'iptables v1.8.9 (legacy)'\n").unwrap();
-    fs::set_permissions(tree.path("bin/iptables"), fs::Permissions::from_mode(0o755)).unwrap();
+    bed::write_executable(&tree.path("bin/iptables"), "#!/bin/sh\necho 'iptables v1.8.9 (legacy)'\n");
     refused(&tree.install(IMAGE), "iptables is the legacy variant");
     fs::remove_file(tree.path("bin/iptables")).unwrap();
 

@@ -1,7 +1,6 @@
 //! What goes wrong around the daemon (a tool that hangs, a second writer, a state that cannot be saved), and what its supervisor hears.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,8 +23,7 @@ impl Hanging {
         let real = "PATH=${PATH#*:}; exec iptables-restore \"$@\"";
         let script =
             format!("#!/bin/sh\n[ -e {} ] && {{ touch {}; exec sleep 300; }}\n{real}\n", on.display(), now.display());
-        fs::write(&tool, script).unwrap();
-        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        bed::write_executable(&tool, script);
         hanging
     }
 

@@ -217,13 +217,12 @@ pub fn everything() -> String {
 
 /// Puts a script before each writing tool: `$real` is the tool itself. Returns tools that go through them.
 pub fn wrapped(directory: &Path, limit: Duration, script: &str) -> Tools {
-    use std::os::unix::fs::PermissionsExt;
     for tool in ["iptables-restore", "ip6tables-restore", "ipset"] {
         let real = sh(&format!("command -v {tool}"));
         let path = directory.join(tool);
         let dir = directory.display();
-        std::fs::write(&path, format!("#!/bin/sh\nreal={}\ntool={tool}\ndir={dir}\n{script}\n", real.trim())).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!("#!/bin/sh\nreal={}\ntool={tool}\ndir={dir}\n{script}\n", real.trim());
+        ::bed::write_executable(&path, script);
     }
     Tools::from_directory(limit, directory.to_owned())
 }

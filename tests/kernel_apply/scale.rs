@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smartnat::ruleset::{Match, Ports, Rule, Target};
 
@@ -24,6 +24,7 @@ fn a_thousand_mappings_are_one_restore_and_one_of_them_another() {
         let start = Instant::now();
         assert_eq!(bed.apply(&plane).await.writes.chains, 1000 + 3 + 5);
         timed("first apply of 1,000 chains of 4 rules", start);
+        let first = start.elapsed();
 
         nat(&mut plane).add("SMARTNAT-M-0500", mapping_chain(82, "10.244.1.9"));
         let start = Instant::now();
@@ -38,6 +39,7 @@ fn a_thousand_mappings_are_one_restore_and_one_of_them_another() {
         let start = Instant::now();
         assert!(bed.refresh(&plane).await.writes.is_empty());
         timed("refresh", start);
-        assert!(start.elapsed() < Duration::from_secs(20), "a refresh is linear");
+        // It reads about what the first one wrote, on the same machine.
+        assert!(start.elapsed() < first * 10, "a refresh is linear");
     });
 }
