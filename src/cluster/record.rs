@@ -53,6 +53,11 @@ impl Record {
     pub fn is_held_back(&self) -> bool {
         self.finalizers.iter().any(|f| f == super::FINALIZER)
     }
+
+    /// No other finalizer is there.
+    pub fn is_held_back_by_us_alone(&self) -> bool {
+        self.is_held_back() && self.finalizers.iter().all(|f| f == super::FINALIZER)
+    }
 }
 
 /// Whether a managedFields entry of somebody who is no instance holds fields of the status.

@@ -85,6 +85,10 @@ fn withdraw(record: &Record, outcome: Option<&MappingOutcome>, view: &View) -> S
     if entry(record, view.instance).is_some() {
         // As long as the kernel holds it, or may: the entry stays.
         let Some(outcome) = outcome.filter(|o| is_withdrawn(o)) else { return Step::Nothing };
+        // With the last entry and the last finalizer the object goes as a whole. Another entry would make another version of it.
+        if record.is_held_back_by_us_alone() && entries(record).all(|e| e.name == view.instance) {
+            return Step::Release { unconfirmed: vec![] };
+        }
         let statement = statement(record, outcome, None, view.instance, view.fleet, view.now);
         return Step::Apply(Box::new(statement.status));
     }

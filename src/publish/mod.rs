@@ -4,8 +4,8 @@
 //! pass said. Whatever changes marks Mappings; for each a pure function ([`decide()`]) names the one next step, if any.
 //!
 //! A new Mapping: finalizer, then this instance's entry in the status, then the daemon programs it, then the entry says so. A deleted one: the
-//! kernel first, then the entry goes, and who finds no entry left removes the finalizer. A crash between any two of these leaves a state from
-//! which the same decisions go on.
+//! kernel first, then the entry goes, and who finds no entry left, or none but its own, removes the finalizer. A crash between any
+//! two of these leaves a state from which the same decisions go on.
 
 mod decide;
 mod events;

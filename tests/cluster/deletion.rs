@@ -287,9 +287,11 @@ fn killed_after_the_kernel_let_go_of_a_deleted_mapping_it_takes_its_entry_away_a
     lab.put(&web("web", &[Bed::EXT1]));
     lab.await_programmed("web");
     lab.without_right("mappings/status", || {
-        lab.delete("web");
-        await_dropped(&lab.bed.client1, Bed::EXT1);
-        daemon.kill();
+        lab.without_right("mappings", || {
+            lab.delete("web");
+            await_dropped(&lab.bed.client1, Bed::EXT1);
+            daemon.kill();
+        });
     });
     let left = lab.mapping("web");
     assert!(is_deleted(&left) && finalizers(&left) == [FINALIZER], "{left:#}");
@@ -304,16 +306,20 @@ fn killed_after_its_entry_went_it_releases_and_programs_nothing_again() {
     let lab = Lab::new();
     let mut daemon = lab.daemon().start();
     let clean = ours(&lab.bed.border);
-    lab.put(&web("web", &[Bed::EXT1]));
+    let mut object = web("web", &[Bed::EXT1]).object();
+    object["metadata"]["finalizers"] = json!([OTHER_FINALIZER]);
+    lab.control.create(&object);
     lab.await_programmed("web");
     lab.without_right("mappings", || {
         lab.delete("web");
         let left = lab.await_mapping("web", "its entry is gone", |m| entry(m, "border").is_null());
-        assert_eq!(finalizers(&left), [FINALIZER]);
+        assert_eq!(finalizers(&left), [OTHER_FINALIZER, FINALIZER]);
         daemon.kill();
     });
     assert_eq!(ours(&lab.bed.border), clean);
     daemon.start_again();
+    lab.await_mapping("web", "ours is gone, the other one is there", |m| finalizers(m) == [OTHER_FINALIZER]);
+    lab.json_patch("web", &json!([{"op": "remove", "path": "/metadata/finalizers"}]));
     lab.await_gone("web");
     assert_eq!(ours(&lab.bed.border), clean);
 }

@@ -68,7 +68,8 @@ fn a_thousand_mappings_made_and_deleted_in_one_go_are_all_served_and_all_gone_wi
         "deletion asked for in {asked:.1?}, all gone after {:.1?}: {finalizers} writes of finalizers, {statuses} of statuses",
         begun.elapsed()
     );
-    assert_eq!((finalizers, statuses), (MANY, MANY));
+    // What goes as a whole needs no status first.
+    assert_eq!((finalizers, statuses), (MANY, 0));
     let port = |n: usize| u16::try_from(10_000 + n).unwrap();
     assert!(lab.bed.client1.get(Proto::Tcp, Bed::EXT1, port(0)).is_err());
     assert_eq!(ours(&lab), clean);

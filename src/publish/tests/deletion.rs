@@ -26,6 +26,21 @@ fn the_entry_goes_only_after_the_kernel_let_go_and_the_finalizer_only_after_the_
 }
 
 #[test]
+fn the_last_entry_goes_with_the_object_unless_another_finalizer_keeps_that() {
+    let fleet = fleet(&[OTHER, ME]);
+    let gone = refused(RefusalReason::Deleting);
+    let last = deleting(entries(&[ME]), SOON);
+    assert_eq!(step(&last, Some(&gone), &fleet), Step::Release { unconfirmed: vec![] }, "without waiting for a turn");
+    for still_there in [Some(outcome(ProgrammedReason::Programmed)), None] {
+        assert_eq!(step(&last, still_there.as_ref(), &fleet), Step::Nothing);
+    }
+    let kept = Record { finalizers: vec![FINALIZER.to_owned(), "example.com/other".to_owned()], ..last.clone() };
+    assert_eq!(applied(step(&kept, Some(&gone), &fleet)).instances, []);
+    let torn_out = Record { finalizers: vec!["example.com/other".to_owned()], ..last };
+    assert_eq!(applied(step(&torn_out, Some(&gone), &fleet)).instances, []);
+}
+
+#[test]
 fn a_mapping_that_nobody_served_is_released_by_anyone_also_one_that_the_daemon_never_saw_alive() {
     for outcome in [None, Some(refused(RefusalReason::Deleting))] {
         let step = step(&deleting(entries(&[]), SOON), outcome.as_ref(), &fleet(&[ME]));
