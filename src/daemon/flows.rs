@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use crate::apply::conntrack::{self, Cleaned, ConntrackError, FlowHandle};
 use crate::error_chain;
 use crate::model::{MarkLayout, Objects};
-use crate::plan::{FlowMemory, FlowPolicy, FlowTargets, GRACE};
+use crate::plan::{FlowMemory, FlowTargets, GRACE};
 
 /// Judges the flows of Mappings and cuts those that may not go on.
 pub(super) struct Flows {
     marks: MarkLayout,
     memory: FlowMemory,
-    /// The policy that conntrack was last judged by.
-    judged: Option<FlowPolicy>,
+    /// The revision of the policy that conntrack was last judged by.
+    judged: Option<u64>,
     /// Flows to an address that another pod has taken over; found before any of that pod's own could begin.
     condemned: Vec<FlowHandle>,
 }
@@ -26,7 +26,7 @@ impl Flows {
     }
 
     /// Takes in what a pass is about to put into the kernel.
-    pub(super) async fn look(&mut self, targets: &FlowTargets, objects: &Arc<Objects>, now: Instant) {
+    pub(super) async fn look(&mut self, targets: &Arc<FlowTargets>, objects: &Arc<Objects>, now: Instant) {
         self.memory.look(targets, objects, now.into_std());
         if !self.memory.has_replaced() {
             return;
@@ -87,10 +87,10 @@ impl Flows {
             cleaned.server_gone = self.condemned.len();
             self.condemned.clear();
         }
-        if self.judged.as_ref() != Some(self.memory.policy()) {
+        if self.judged != Some(self.memory.revision()) {
             let judged = conntrack::clean(self.memory.policy(), self.marks).await?;
             cleaned = Cleaned { server_gone: cleaned.server_gone + judged.server_gone, ..judged };
-            self.judged = Some(self.memory.policy().clone());
+            self.judged = Some(self.memory.revision());
         }
         Ok(cleaned)
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::apply::WrittenRouting;
-use crate::model::{Host, Objects, World};
+use crate::model::{ChangedObject, Host, Objects, World, changes};
 use crate::plan::Plan;
 
 /// What is known of the world, and whether it is complete.
@@ -42,7 +42,7 @@ impl Snapshot {
 
     /// Whether anything is different now.
     pub fn take_objects(&mut self, objects: Arc<Objects>) -> bool {
-        let changed = self.world.objects.as_ref() != Some(&objects);
+        let changed = self.world.objects.as_ref().is_none_or(|known| is_changed(known, &objects));
         self.world.objects = Some(objects);
         changed
     }
@@ -59,6 +59,16 @@ impl Snapshot {
     pub fn keep_slots(&mut self, plan: &Plan) {
         self.world.slots.clone_from(&plan.slots);
     }
+}
+
+/// Compares only what is not the same value: a change of one object among thousands is no reason to compare all.
+fn is_changed(known: &Objects, objects: &Objects) -> bool {
+    fn any<T: PartialEq>(changed: Vec<ChangedObject<'_, T>>) -> bool {
+        changed.iter().any(|c| c.before != c.now)
+    }
+    any(changes(&known.mappings, &objects.mappings))
+        || any(changes(&known.services, &objects.services))
+        || any(changes(&known.slices, &objects.slices))
 }
 
 #[cfg(test)]

@@ -7,17 +7,30 @@ use std::sync::Arc;
 use super::ObjectKey;
 
 /// A value that is not the one it was.
-pub struct Changed<'a, T> {
-    pub key: &'a ObjectKey,
-    pub before: Option<&'a Arc<T>>,
-    pub now: Option<&'a Arc<T>>,
+pub struct Changed<'a, K, V> {
+    pub key: &'a K,
+    pub before: Option<&'a V>,
+    pub now: Option<&'a V>,
 }
+
+/// An object, or what is said of one, that is not the one it was.
+pub type ChangedObject<'a, T> = Changed<'a, ObjectKey, Arc<T>>;
 
 /// The changes between two snapshots, in the order of keys. Values are not compared: what is the same is the same value.
 pub fn changes<'a, T>(
     before: &'a BTreeMap<ObjectKey, Arc<T>>,
     now: &'a BTreeMap<ObjectKey, Arc<T>>,
-) -> Vec<Changed<'a, T>> {
+) -> Vec<ChangedObject<'a, T>> {
+    changes_by(before, now, order, Arc::ptr_eq)
+}
+
+/// The changes between two maps, in the order of keys.
+pub fn changes_by<'a, K, V>(
+    before: &'a BTreeMap<K, V>,
+    now: &'a BTreeMap<K, V>,
+    order: impl Fn(&K, &K) -> Ordering,
+    same: impl Fn(&V, &V) -> bool,
+) -> Vec<Changed<'a, K, V>> {
     let mut changed = Vec::new();
     let (mut old, mut new) = (before.iter().peekable(), now.iter().peekable());
     loop {
@@ -30,7 +43,7 @@ pub fn changes<'a, T>(
         let before = if order.is_le() { old.next() } else { None };
         let now = if order.is_ge() { new.next() } else { None };
         let (before_value, now_value) = (before.map(|(_, value)| value), now.map(|(_, value)| value));
-        let same = matches!((before_value, now_value), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+        let same = matches!((before_value, now_value), (Some(a), Some(b)) if same(a, b));
         if let Some((key, _)) = now.or(before).filter(|_| !same) {
             changed.push(Changed { key, before: before_value, now: now_value });
         }

@@ -10,7 +10,7 @@ mod name;
 mod net;
 mod objects;
 
-pub use changes::{Changed, changes};
+pub use changes::{Changed, ChangedObject, changes, changes_by};
 pub use config::{
     BorderConfig, GatewayAddresses, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError,
     PerInterface,

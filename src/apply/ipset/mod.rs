@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plan::{Batch, Held, Phase, Wanted, repairs, unwanted};
+use plan::{Batch, Held, Phase, Wanted, repairs, share, unwanted};
 pub use save::{HeldKind, HeldSet, parse};
 
 use super::Scope;
@@ -27,13 +27,15 @@ pub struct Sets {
     /// The kernel's digest of what is held. `None`: not known, as after each write of ours, behind which somebody else
     /// may have written.
     digest: Option<u64>,
+    /// They were read since the last comparison with what is wanted.
+    read: bool,
     /// Sets that could not be destroyed, told once.
     stuck: BTreeSet<Arc<str>>,
 }
 
 impl Sets {
     pub fn new(tools: Tools) -> Self {
-        Sets { tools, held: None, before: None, fresh: false, digest: None, stuck: BTreeSet::new() }
+        Sets { tools, held: None, before: None, fresh: false, read: false, digest: None, stuck: BTreeSet::new() }
     }
 
     /// Others may have changed the sets: unless their digest is what it was, they are read before the next change.
@@ -60,6 +62,7 @@ impl Sets {
             // Who kept them from being destroyed may have let go.
             self.held.iter_mut().flat_map(|held| held.values_mut()).for_each(|set| set.stuck = false);
             self.fresh = true;
+            self.read = true;
         }
         Ok(())
     }
@@ -87,6 +90,9 @@ impl Sets {
             repaired.extend(repairs(wanted, before, held));
             self.before = None;
         }
+        if std::mem::take(&mut self.read) {
+            self.held.iter_mut().for_each(|held| share(wanted, held));
+        }
         self.run(Phase::Prepare, wanted, scope, writes).await
     }
 
@@ -106,7 +112,7 @@ impl Sets {
             writes.sets += batch.writes.sets;
             writes.members += batch.writes.members;
         }
-        batch.commit(held);
+        batch.commit(wanted, held);
         Ok(())
     }
 

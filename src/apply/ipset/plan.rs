@@ -1,7 +1,7 @@
 //! The two halves of a change of sets: what comes before the rules change, and what comes after. A live set changes member by member,
 //! never by flush and fill.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,8 +66,13 @@ impl Batch {
     }
 
     /// Carries a successful batch over into what is known.
-    pub fn commit(self, held: &mut Held) {
-        held.extend(self.outcome);
+    ///
+    /// What is as wanted is the wanted value itself: the next pass sees without a look at each member that nothing changed.
+    pub fn commit(self, wanted: &Wanted, held: &mut Held) {
+        for (name, mut state) in self.outcome {
+            state.members = shared(wanted.get(&name), state.members);
+            held.insert(name, state);
+        }
     }
 
     fn create(&mut self, name: &str, set: &IpSet) {
@@ -162,6 +167,20 @@ impl Batch {
             self.commands.push_str(word);
         }
         self.commands.push('\n');
+    }
+}
+
+/// Takes the wanted values in the place of equal ones that were read.
+pub fn share(wanted: &Wanted, held: &mut Held) {
+    for (name, state) in held {
+        state.members = shared(wanted.get(name), std::mem::take(&mut state.members));
+    }
+}
+
+fn shared(wanted: Option<&IpSet>, members: Arc<BTreeSet<SetMember>>) -> Arc<BTreeSet<SetMember>> {
+    match wanted {
+        Some(set) if set.members == members => Arc::clone(&set.members),
+        _ => members,
     }
 }
 

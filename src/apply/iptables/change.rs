@@ -114,7 +114,8 @@ impl<'a> Change<'a> {
         removes: bool,
     ) -> Self {
         let chains = diff_maps(&wanted.chains, &held.chains, |chain, held| match held {
-            Held::Written(written) => written == chain,
+            // Comparing slices looks at every rule, also where both are one.
+            Held::Written(written) => Arc::ptr_eq(written, chain) || written == chain,
             Held::Found(lines) => spelling.same_chain(family, chain, lines),
             Held::Unread => false,
         });

@@ -1,10 +1,10 @@
 //! Which pod stands behind an address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, ObjectKey, Objects};
+use crate::model::{Changed, EndpointSlice, ObjectKey, Objects, changes};
 
 /// targetRef.uid of a pod, as far as a slice names it.
 pub type Uid = Option<Arc<str>>;
@@ -51,20 +51,18 @@ pub struct Newcomer {
 /// Every address with the Services that name it now and did not before, or name another pod there.
 pub fn newcomers(before: &Objects, now: &Objects) -> BTreeMap<IpAddr, BTreeSet<Newcomer>> {
     let mut found: BTreeMap<IpAddr, BTreeSet<Newcomer>> = BTreeMap::new();
-    for (key, slice) in &now.slices {
-        if before.slices.get(key).is_some_and(|b| b == slice) {
-            continue;
-        }
+    let mut services: HashSet<(&str, &str)> = HashSet::new();
+    for Changed { key, now, .. } in changes(&before.slices, &now.slices) {
+        let Some(slice) = now else { continue };
+        services.insert((&key.namespace, &slice.service));
         let service = key.beside(Arc::clone(&slice.service));
         for (address, port, uid, _) in listed(slice) {
             found.entry(address).or_default().insert(Newcomer { service: service.clone(), port, uid: uid.clone() });
         }
     }
-    if found.is_empty() {
-        return found;
-    }
     // An address that moves from one slice of its Service to another, or gets another port, is not new.
-    for (key, slice) in &before.slices {
+    let of_them = |key: &ObjectKey, slice: &EndpointSlice| services.contains(&(&*key.namespace, &*slice.service));
+    for (key, slice) in before.slices.iter().filter(|(key, slice)| of_them(key, slice)) {
         for (address, _, uid, _) in listed(slice) {
             if let Some(new) = found.get_mut(&address) {
                 let same = |n: &Newcomer| {

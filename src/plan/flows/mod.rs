@@ -4,6 +4,8 @@
 //! must cut nobody. [`FlowTargets`] says what the objects ask for and lead to now; a [`FlowMemory`] adds what was there a moment ago and
 //! makes the [`FlowPolicy`] of both.
 
+#[cfg(test)]
+mod again_tests;
 mod identity;
 mod memory;
 #[cfg(test)]
@@ -55,6 +57,17 @@ pub struct Strangers {
 impl Strangers {
     fn contains(&self, address: IpAddr) -> bool {
         self.named.get(&address).is_some_and(|services| services.iter().any(|service| *service != self.to))
+    }
+}
+
+impl FlowEndpoint {
+    /// Whether no flow that another one keeps ends by this one.
+    fn allows_all_of(&self, other: &FlowEndpoint) -> bool {
+        let (new, old) = (&self.servers, &other.servers);
+        self.sources == other.sources
+            && new.sockets.is_superset(&old.sockets)
+            && new.addresses.is_superset(&old.addresses)
+            && (old.all_but.is_none() || new.all_but == old.all_but)
     }
 }
 

@@ -40,6 +40,13 @@ pub struct Leads {
     pub backends: Backends,
 }
 
+impl FlowTarget {
+    /// Whether both are the same value, which says more than that they are equal.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.sources, &other.sources) && Arc::ptr_eq(&self.asked, &other.asked)
+    }
+}
+
 impl FlowTargets {
     /// Every address behind a Mapping now.
     pub fn servers(&self) -> BTreeSet<IpAddr> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::{Changed, EndpointSlice, Family, Service};
+use crate::model::{ChangedObject, EndpointSlice, Family, Service};
 use crate::plan::topology::Topology;
 use crate::ruleset::SetMember;
 
@@ -22,8 +22,8 @@ impl Cluster {
     /// Takes changed objects in. Returns the addresses that have come to the cluster or gone from it.
     pub fn take(
         &mut self,
-        slices: &[Changed<EndpointSlice>],
-        services: &[Changed<Service>],
+        slices: &[ChangedObject<EndpointSlice>],
+        services: &[ChangedObject<Service>],
         topology: &Topology,
     ) -> Vec<IpAddr> {
         if self.inner.is_empty() {

@@ -15,7 +15,7 @@ use super::outcome::MappingOutcome;
 use super::resolve::ServiceNow;
 use super::ways::Ways;
 use super::{MappingOutcomes, Plan};
-use crate::model::{Changed, EndpointSlice, Mapping, ObjectKey, Objects, changes};
+use crate::model::{Changed, ChangedObject, EndpointSlice, Mapping, ObjectKey, Objects, changes};
 use cluster::Cluster;
 use part::Judge;
 use sums::{Share, Sums};
@@ -81,7 +81,7 @@ impl Mappings {
     }
 
     /// Finds slices by their Service; adds the Services whose slices changed.
-    fn index(&mut self, slices: &[Changed<EndpointSlice>], changed: &mut BTreeSet<ObjectKey>) {
+    fn index(&mut self, slices: &[ChangedObject<EndpointSlice>], changed: &mut BTreeSet<ObjectKey>) {
         for Changed { key, before, now } in slices {
             if let Some(before) = before {
                 let service = key.beside(Arc::clone(&before.service));

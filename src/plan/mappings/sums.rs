@@ -187,9 +187,12 @@ impl Sums {
     pub fn add_to(&self, ground: &Ground, plan: &mut Plan) {
         let dataplane = &mut plan.dataplane;
         let (mut nat, leaving) = self.frame.clone().unwrap_or_else(|| self.framed(ground));
-        nat.chains.extend(self.chains.values().iter().map(|(name, chain)| (Arc::clone(name), Arc::clone(chain))));
+        // A map is copied in a fraction of the time that it takes to put its entries into another.
+        let frame = std::mem::replace(&mut nat.chains, self.chains.values().clone());
+        nat.chains.extend(frame);
         dataplane.tables.insert((Family::Ipv4, Table::Nat), nat);
-        dataplane.sets.extend(self.sets.values().iter().map(|(name, set)| (Arc::clone(name), set.clone())));
+        let base = std::mem::replace(&mut dataplane.sets, self.sets.values().clone());
+        dataplane.sets.extend(base);
         fill(dataplane, SET_ENDPOINTS, Arc::clone(&self.endpoints));
         fill(dataplane, SET_EGRESS, leaving);
         let vips = self.vips.values().keys().copied().map(SetMember::Ip);
