@@ -260,7 +260,8 @@ fn finish(command: String, output: Output, input: Option<&str>, warnings: &Warni
             tracing::debug!(command, stderr, "a tool warned as before");
         }
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    // Megabytes, and mostly text already.
+    Ok(String::from_utf8(output.stdout).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// What nft says of every table of iptables: that another tool keeps it.

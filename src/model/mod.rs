@@ -4,6 +4,7 @@
 
 mod changes;
 mod config;
+mod few;
 mod host;
 mod local;
 mod name;
@@ -15,6 +16,7 @@ pub use config::{
     BorderConfig, GatewayAddresses, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError,
     PerInterface,
 };
+pub use few::Few;
 pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use local::LocalRoutes;
 pub use name::{

@@ -86,7 +86,7 @@ impl<'a> Barred<'a> {
             };
             chosen.retain(|socket| bar(socket.ip()));
             if chosen.is_empty() {
-                chosen.extend(draining.iter().filter(|socket| bar(socket.ip())));
+                chosen.extend(draining.iter().filter(|socket| bar(socket.ip())).copied());
             }
             port.barred = barred;
         }

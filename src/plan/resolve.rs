@@ -1,6 +1,6 @@
 //! From a Mapping to what can be programmed: its spec validated, its Service and pods found. A fault of one concerns that one alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::flows::{Asked, Leads};
 use super::validate::{Faults, MAX_PORTS, PortSelector, ValidatedMapping, ValidatedPort, too_many_ports, validate};
 use super::{Backends, Refusal, RefusalReason, ResolvedMapping, ResolvedPort};
 use crate::api::MappingMode;
-use crate::model::{self, BorderConfig, EndpointSlice, ObjectKey, Protocol, Service, ServiceType};
+use crate::model::{self, BorderConfig, EndpointSlice, Few, ObjectKey, Protocol, Service, ServiceType};
 
 /// A Mapping's spec by itself. One that is being deleted is refused too.
 pub fn judged(mapping: &model::Mapping) -> Result<ValidatedMapping, Refusal> {
@@ -193,7 +193,7 @@ fn describe_port(port: &model::ServicePort) -> String {
 /// The pods behind a Service port: slice ports are matched by the port's name and protocol, their numbers are each slice's own.
 fn backends(slices: &[&EndpointSlice], name: Option<&str>, protocol: Protocol) -> Backends {
     let mut backends = Backends::default();
-    let mut ready = BTreeSet::new();
+    let mut ready = Few::default();
     for slice in slices {
         let matching = slice.ports.iter().filter(|p| {
             p.name.as_deref().unwrap_or_default() == name.unwrap_or_default()

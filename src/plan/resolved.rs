@@ -1,11 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::netset::covering;
 use crate::api::MappingMode;
-use crate::model::{ObjectKey, Protocol};
+use crate::model::{Few, ObjectKey, Protocol};
 
 /// A Mapping that is valid, holds its claims and whose Service has what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +59,13 @@ pub struct ResolvedPort {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backends {
     /// Where new connections go: the ready ones, or the serving-and-terminating ones when none is ready.
-    pub chosen: BTreeSet<SocketAddr>,
+    pub chosen: Few<SocketAddr>,
     /// Serving-and-terminating ones, beside ready ones too.
-    pub draining: BTreeSet<SocketAddr>,
+    pub draining: Few<SocketAddr>,
     /// Ready, but no address of any host.
-    pub never: BTreeSet<IpAddr>,
+    pub never: Few<IpAddr>,
     /// Ready and serving ones: UDP flows to others are cut.
-    pub serving: BTreeSet<SocketAddr>,
+    pub serving: Few<SocketAddr>,
     /// Every endpoint in any slice, whatever its conditions.
-    pub known: BTreeSet<SocketAddr>,
+    pub known: Few<SocketAddr>,
 }

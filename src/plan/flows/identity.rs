@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Changed, EndpointSlice, ObjectKey, Objects, changes};
+use crate::model::{Changed, EndpointSlice, Few, ObjectKey, Objects, changes};
 
 /// targetRef.uid of a pod, as far as a slice names it.
 pub type Uid = Option<Arc<str>>;
 
 /// What the slices of one Service say of one address: ports and who serves them. Port 0 stands for a slice without ports.
-pub type Listing = BTreeSet<(u16, Uid)>;
+pub type Listing = Few<(u16, Uid)>;
 
 /// Whether another pod has taken the address over. Two pods may share one (the node's), on ports of their own.
 pub fn is_another(before: &Listing, now: &Listing) -> bool {

@@ -10,7 +10,7 @@ use super::service::{Look, ServiceMemory, Sight};
 use super::targets::{Asked, FlowTarget, FlowTargets, Leads};
 use super::{Flow, FlowEndpoint, FlowPolicy, Servers, Strangers};
 use crate::api::MappingMode;
-use crate::model::{Changed, Endpoint, ObjectKey, Objects, Protocol, ServiceType, changes, changes_by};
+use crate::model::{Changed, Endpoint, Few, ObjectKey, Objects, Protocol, ServiceType, changes, changes_by};
 
 /// How long a pod's address, or its Service, may be missing before its TCP connections are cut.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ pub struct FlowMemory {
 struct AskedMemory {
     service_port: Option<u16>,
     /// Every server it has led to, as long as the Service's memory knows the address.
-    sockets: BTreeSet<SocketAddr>,
+    sockets: Few<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -238,7 +238,7 @@ impl FlowMemory {
                     match (was, self.asked.get_mut(asked)) {
                         // By name instead of by number, say: nothing was taken away.
                         (Some(was), Some(is)) if is_same_port((&old.asked, &was), (asked, is)) => {
-                            is.sockets.extend(&was.sockets);
+                            is.sockets.extend(was.sockets.iter().copied());
                             is.keep_known(self.services.get(&asked.service));
                             old.strict
                         }
@@ -303,23 +303,23 @@ impl FlowMemory {
             Protocol::Tcp if strict => Servers { sockets: memory.sockets.clone(), ..Servers::default() },
             // A TCP connection to a pod that is unready or terminating is for the two ends to finish.
             Protocol::Tcp => {
-                let mut addresses: BTreeSet<IpAddr> = service.pods.keys().copied().collect();
+                let mut addresses: Few<IpAddr> = service.pods.keys().copied().collect();
                 if asked.mode == MappingMode::Service {
                     addresses.extend(service.vips());
                 }
                 let named = || Arc::clone(&self.since_start);
                 let all_but = settling.then(|| Strangers { to: asked.service.clone(), named: named() });
-                Servers { sockets: BTreeSet::new(), addresses, all_but }
+                Servers { sockets: Few::default(), addresses, all_but }
             }
             // UDP has no end of its own: it follows where its pod no longer serves.
             Protocol::Udp => {
-                let mut sockets: BTreeSet<SocketAddr> =
-                    leads.backends.serving.union(&leads.backends.chosen).copied().collect();
+                let mut sockets: Few<SocketAddr> =
+                    leads.backends.serving.iter().chain(&leads.backends.chosen).copied().collect();
                 let unfit = Self::unfit(service, asked, leads);
                 sockets.extend(leads.vip(asked.mode));
                 let addresses = if strict {
-                    sockets.extend(memory.sockets.iter().filter(|socket| unfit.contains(&socket.ip())));
-                    BTreeSet::new()
+                    sockets.extend(memory.sockets.iter().filter(|socket| unfit.contains(&socket.ip())).copied());
+                    Few::default()
                 } else {
                     unfit
                 };
@@ -330,10 +330,10 @@ impl FlowMemory {
 
     /// Servers that the Service still has, and that nothing names for the port now: the Service and its slices, or some
     /// of these, do not fit each other. Pods that serve go on serving.
-    fn unfit(service: &ServiceMemory, asked: &Asked, leads: &Leads) -> BTreeSet<IpAddr> {
-        let named: BTreeSet<IpAddr> = leads.backends.known.iter().map(SocketAddr::ip).collect();
+    fn unfit(service: &ServiceMemory, asked: &Asked, leads: &Leads) -> Few<IpAddr> {
+        let named: Few<IpAddr> = leads.backends.known.iter().map(SocketAddr::ip).collect();
         let serving = service.pods.iter().filter(|(_, pod)| pod.serving).map(|(address, _)| *address);
-        let mut unfit: BTreeSet<IpAddr> = serving.filter(|address| !named.contains(address)).collect();
+        let mut unfit: Few<IpAddr> = serving.filter(|address| !named.contains(address)).collect();
         if asked.mode == MappingMode::Service && leads.vip(asked.mode).is_none() {
             unfit.extend(service.vips());
         }

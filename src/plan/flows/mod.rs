@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Sources;
-use crate::model::{Endpoint, ObjectKey, Protocol};
+use crate::model::{Endpoint, Few, ObjectKey, Protocol};
 
 /// Which established flows that came through a Mapping may go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,9 +39,9 @@ pub struct FlowEndpoint {
 /// Destinations after translation that a flow may keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Servers {
-    pub sockets: BTreeSet<SocketAddr>,
+    pub sockets: Few<SocketAddr>,
     /// On any port: the number may have been another one when the flow began.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// Every other server too, but for strangers: what was there before this program started is not known.
     pub all_but: Option<Strangers>,
 }
@@ -65,8 +65,8 @@ impl FlowEndpoint {
     fn allows_all_of(&self, other: &FlowEndpoint) -> bool {
         let (new, old) = (&self.servers, &other.servers);
         self.sources == other.sources
-            && new.sockets.is_superset(&old.sockets)
-            && new.addresses.is_superset(&old.addresses)
+            && old.sockets.iter().all(|socket| new.sockets.contains(socket))
+            && old.addresses.iter().all(|address| new.addresses.contains(address))
             && (old.all_but.is_none() || new.all_but == old.all_but)
     }
 }

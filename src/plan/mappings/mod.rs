@@ -15,7 +15,7 @@ use super::outcome::MappingOutcome;
 use super::resolve::ServiceNow;
 use super::ways::Ways;
 use super::{MappingOutcomes, Plan};
-use crate::model::{Changed, ChangedObject, EndpointSlice, Mapping, ObjectKey, Objects, changes};
+use crate::model::{Changed, ChangedObject, EndpointSlice, Few, Mapping, ObjectKey, Objects, changes};
 use cluster::Cluster;
 use part::Judge;
 use sums::{Share, Sums};
@@ -26,9 +26,9 @@ pub struct Mappings {
     /// The objects that it was planned from.
     seen: Arc<Objects>,
     /// Keys of slices by the Service that they name.
-    slices: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    slices: HashMap<ObjectKey, Few<ObjectKey>>,
     /// Mappings by the Service that they name.
-    asking: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    asking: HashMap<ObjectKey, Few<ObjectKey>>,
     /// Mappings to which it matters whether an address is one of the cluster's.
     watching: BTreeSet<(IpAddr, ObjectKey)>,
     cluster: Cluster,
@@ -143,7 +143,7 @@ fn service_of(key: &ObjectKey, mapping: &Mapping) -> ObjectKey {
     key.beside(mapping.spec.service_name.as_str())
 }
 
-fn remove(index: &mut HashMap<ObjectKey, BTreeSet<ObjectKey>>, of: &ObjectKey, key: &ObjectKey) {
+fn remove(index: &mut HashMap<ObjectKey, Few<ObjectKey>>, of: &ObjectKey, key: &ObjectKey) {
     if let Some(keys) = index.get_mut(of) {
         keys.remove(key);
         if keys.is_empty() {

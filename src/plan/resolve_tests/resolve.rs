@@ -1,9 +1,8 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
-
 use super::*;
+use crate::model::Few;
 use crate::plan::{Refusal, RefusalReason, ResolvedMapping};
 
 fn slice_mut<'a>(objects: &'a mut Objects, name: &str) -> &'a mut EndpointSlice {
@@ -29,7 +28,7 @@ fn web(change: impl FnOnce(&mut MappingSpec)) -> Objects {
     objects([("web", mapping(1, spec))])
 }
 
-fn sockets(texts: &[&str]) -> BTreeSet<SocketAddr> {
+fn sockets(texts: &[&str]) -> Few<SocketAddr> {
     texts.iter().map(|t| t.parse().unwrap()).collect()
 }
 
