@@ -14,6 +14,7 @@ pub mod first_smartnat;
 pub mod held;
 pub mod ipset;
 pub mod iptables;
+mod list;
 pub mod lock;
 mod nat_hold;
 pub mod nft;

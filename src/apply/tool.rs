@@ -15,7 +15,6 @@ use tokio::sync::OnceCell;
 use super::alias::Alias;
 use crate::model::Family;
 use crate::process::{self, Limits, RunError};
-use crate::ruleset::Table;
 use crate::sources::tables::Ledger;
 
 /// Bytes of one answer. The largest table that was tried, with 10,000 endpoints, is some megabytes.
@@ -194,6 +193,11 @@ impl Tools {
         }
     }
 
+    /// What a tool of PATH answers to `input`, which asks and changes nothing.
+    pub(super) async fn ask(&self, program: &str, args: &[&str], input: String) -> Result<String, ToolError> {
+        self.run_path(Path::new(program), program, args, Some(input)).await
+    }
+
     /// Counts the time limits that pass.
     async fn in_sight<T>(&self, running: impl Future<Output = T>) -> T {
         tokio::pin!(running);
@@ -203,11 +207,6 @@ impl Tools {
                 () = tokio::time::sleep(self.0.limit) => drop(self.0.extensions.fetch_add(1, Ordering::Relaxed)),
             }
         }
-    }
-
-    /// `iptables -t TABLE -S`, from PATH also where the writing tools are fakes.
-    pub async fn list_table(&self, family: Family, table: Table) -> Result<String, ToolError> {
-        self.iptables(family, &["-t", table.as_str(), "-S"]).await
     }
 
     /// `iptables ARGUMENTS`, or `ip6tables`: for reading, from PATH as above.

@@ -14,7 +14,7 @@ pub(crate) use ipset::sets_digest;
 pub(crate) use message::numbers;
 pub(crate) use multicast::{Multicast, Received};
 pub(crate) use nexthops::{Nexthops, Way};
-pub(crate) use nf_tables::{NatHold, nf_tables};
+pub(crate) use nf_tables::{NatHold, nf_chains, nf_tables};
 pub(crate) use route_socket::{RouteSocket, RouteSocketError};
 
 use netlink_packet_core::NetlinkBuffer;

@@ -9,6 +9,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
 use super::{DATAGRAM, messages};
+use crate::model::Family;
 
 // linux/netlink.h
 pub(super) const NLMSG_ERROR: u16 = 2;
@@ -25,6 +26,7 @@ pub(super) const NFGENMSG: usize = 4;
 const NEW_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
 const GET_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 1;
 const NEW_CHAIN: u16 = NFNL_SUBSYS_NFTABLES << 8 | 3;
+const GET_CHAIN: u16 = NFNL_SUBSYS_NFTABLES << 8 | 4;
 const NEW_RULE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 6;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
@@ -54,6 +56,7 @@ const NFT_CMP_EQ: u32 = 0;
 const IP_CT_DIR_ORIGINAL: u8 = 0;
 // linux/netfilter.h
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 const NF_INET_PRE_ROUTING: u32 = 0;
 const NF_INET_POST_ROUTING: u32 = 4;
 /// Behind the chains of everybody else: whoever translates comes first.
@@ -70,10 +73,23 @@ pub(crate) struct NfTable {
 
 /// All tables of the network namespace.
 pub(crate) async fn nf_tables() -> io::Result<Vec<NfTable>> {
+    dump(GET_TABLE, 0, NEW_TABLE, table).await
+}
+
+/// The chains of a table, in the order in which they were made. A name that is no UTF-8 is no name of iptables.
+pub(crate) async fn nf_chains(family: Family, table: &str) -> io::Result<Vec<String>> {
+    let family = match family {
+        Family::Ipv4 => NFPROTO_IPV4,
+        Family::Ipv6 => NFPROTO_IPV6,
+    };
+    dump(GET_CHAIN, family, NEW_CHAIN, |body| chain_of(body, table)).await
+}
+
+async fn dump<T>(ask: u16, family: u8, answer: u16, parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-    socket.send(&message(GET_TABLE, NLM_F_DUMP, 0, 0, &[])).await?;
-    let mut tables = Vec::new();
+    socket.send(&message(ask, NLM_F_DUMP, family, 0, &[])).await?;
+    let mut found = Vec::new();
     let mut datagram = Vec::with_capacity(DATAGRAM);
     loop {
         datagram.clear();
@@ -81,13 +97,28 @@ pub(crate) async fn nf_tables() -> io::Result<Vec<NfTable>> {
         for message in messages(&datagram) {
             let message = NetlinkBuffer::new(message);
             match message.message_type() {
-                NLMSG_DONE => return Ok(tables),
+                NLMSG_DONE => return Ok(found),
                 NLMSG_ERROR => return Err(refusal(message.payload())),
-                NEW_TABLE => tables.extend(table(message.payload())),
+                kind if kind == answer => found.extend(parse(message.payload())),
                 _ => {}
             }
         }
     }
+}
+
+/// The name of a chain, if it is one of that table.
+fn chain_of(body: &[u8], table: &str) -> Option<String> {
+    let (mut name, mut of) = (None, false);
+    for attribute in NlasIterator::new(body.get(NFGENMSG..)?).flatten() {
+        let value = attribute.value();
+        let text = value.strip_suffix(&[0]).unwrap_or(value);
+        match attribute.kind() {
+            NFTA_CHAIN_TABLE => of = text == table.as_bytes(),
+            NFTA_CHAIN_NAME => name = Some(String::from_utf8_lossy(text).into_owned()),
+            _ => {}
+        }
+    }
+    name.filter(|_| of)
 }
 
 fn table(body: &[u8]) -> Option<NfTable> {

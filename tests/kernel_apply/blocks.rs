@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use smartnat::model::{Family, Protocol};
-use smartnat::ruleset::{Builtin, Dataplane, IpSet, Match, Ports, Rule, SetKind, Table};
+use smartnat::ruleset::{Builtin, Dataplane, IpSet, Match, Ports, Rule, SetKind, Table, Target};
 
 use crate::bed::{Bed, LIMIT, everything, goto, insert_first, jump, mapping_chain, nat, net, table, wrapped};
 use crate::netns::{in_netns, sh};
@@ -179,5 +179,40 @@ fn in_a_large_table_a_rule_that_the_tool_spells_otherwise_is_known_again() {
             let refreshed = bed.refresh(&plane).await;
             assert!(refreshed.writes.is_empty() && refreshed.repairs.is_empty(), "{refreshed:?}");
         }
+    });
+}
+
+#[test]
+fn a_large_table_in_the_order_of_names_is_listed_chain_by_chain_and_as_a_whole_alike() {
+    in_netns(|| async {
+        let names: Vec<String> = (0..2500).map(|i| format!("SMARTNAT-M-{i:05}")).collect();
+        let mut input = "*nat\n".to_owned();
+        names.iter().for_each(|name| input += &format!(":{name} - [0:0]\n"));
+        names.iter().for_each(|name| input += &format!("-A {name} -s 192.0.2.0/24 -j RETURN\n"));
+        input += ":THEIRS - [0:0]\n-A THEIRS -g SMARTNAT-M-00007\n-A PREROUTING -j THEIRS\nCOMMIT\n";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), input).unwrap();
+        sh(&format!("iptables-restore --noflush {}", file.path().display()));
+        // Policies are of built-in chains, of which the kernel has those that were used.
+        let sorted = |text: String| -> BTreeSet<String> {
+            text.lines().filter(|line| !line.starts_with("-P")).map(str::to_owned).collect()
+        };
+        let tools = smartnat::apply::Tools::new(LIMIT);
+        let listed = sorted(tools.list_table(Family::Ipv4, Table::Nat).await.unwrap());
+        assert_eq!(tools.calls(), 2, "what the tool is, then all chains by one call of it");
+        let whole = sorted(sh("iptables -t nat -S"));
+        assert_eq!(listed.symmetric_difference(&whole).collect::<Vec<_>>(), Vec::<&String>::new());
+
+        // A first start over it: what is wanted stays, the rest goes.
+        let mut plane = plane("a", "10.244.1.2");
+        let kept = vec![Rule::new([Match::Source("192.0.2.0/24".parse().unwrap())], Target::Return)];
+        *nat(&mut plane) = table(&[], [("SMARTNAT-M-00008", kept)]);
+        let applied = Bed::new().apply(&plane).await;
+        assert_eq!(applied.writes.chains, 2499, "{applied:?}");
+        assert_eq!(
+            sh("iptables -t nat -S SMARTNAT-M-00007"),
+            "-N SMARTNAT-M-00007\n",
+            "emptied, kept by a rule of others"
+        );
     });
 }

@@ -27,6 +27,7 @@ pub(super) use words::{readable, unquoted_words};
 
 use super::Scope;
 use super::applied::{Repair, Writes, family_name};
+use super::list::restore;
 use super::nft::TableName;
 use super::tool::{ToolError, Tools};
 use crate::model::Family;
@@ -106,14 +107,6 @@ impl Verify {
     /// What looks changed may be ours in other words.
     fn after(repair: &Repair) -> Self {
         if repair.what == change::CHANGED { Verify::Everything } else { Verify::Forms }
-    }
-}
-
-/// The tool that writes a family's tables.
-fn restore(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "iptables-restore",
-        Family::Ipv6 => "ip6tables-restore",
     }
 }
 
