@@ -208,7 +208,7 @@ mod tests {
             refused: Some(Refusal { reason: RefusalReason::Conflict, message: "held by a/b".into() }),
             programmed: Programmed { ok: false, reason: ProgrammedReason::NotAccepted, message: String::new() },
             service_vip: None,
-            configured: BTreeMap::new(),
+            configured: Default::default(),
             endpoints: 0,
         };
         let eth1 = InterfaceOutcome {

@@ -77,15 +77,127 @@ impl<'a, T> IntoIterator for &'a Few<T> {
     }
 }
 
+/// A map of a few keys, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FewByKey<K, V>(Vec<(K, V)>);
+
+impl<K, V> Default for FewByKey<K, V> {
+    fn default() -> Self {
+        FewByKey(Vec::new())
+    }
+}
+
+impl<K: Ord, V> FewByKey<K, V> {
+    fn place(&self, key: &K) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.cmp(key))
+    }
+
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.place(key).ok().map(|place| &self.0[place].1)
+    }
+
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.place(key).is_ok()
+    }
+
+    /// The value of a key, made if there is none.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        let place = self.place(&key).unwrap_or_else(|place| {
+            if self.0.len() == self.0.capacity() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(place, (key, make()));
+            place
+        });
+        &mut self.0[place].1
+    }
+
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.place(key).ok().map(|place| &mut self.0[place].1)
+    }
+
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.0.retain_mut(|(key, value)| keep(key, value));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.0.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.iter().map(|(key, _)| key)
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.iter().map(|(_, value)| value)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<K: Ord, V> FromIterator<(K, V)> for FewByKey<K, V> {
+    /// Of several values for one key the last one counts.
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(values: I) -> Self {
+        let mut map = FewByKey::default();
+        for (key, value) in values {
+            match map.place(&key) {
+                Ok(place) => map.0[place].1 = value,
+                Err(place) => map.0.insert(place, (key, value)),
+            }
+        }
+        map.0.shrink_to_fit();
+        map
+    }
+}
+
+impl<K: Ord, V, const N: usize> From<[(K, V); N]> for FewByKey<K, V> {
+    fn from(values: [(K, V); N]) -> Self {
+        values.into_iter().collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
+        #[test]
+        fn by_key_it_is_a_map(changes in prop::collection::vec((0u8..9, 0u8..99, 0u8..4), 0..40)) {
+            let mut map: BTreeMap<u8, u8> = BTreeMap::new();
+            let mut few: FewByKey<u8, u8> = FewByKey::default();
+            for (key, value, what) in changes {
+                match what {
+                    0 => {
+                        map.retain(|k, _| *k != key);
+                        few.retain(|k, _| *k != key);
+                    }
+                    1 => prop_assert_eq!(
+                        map.get_mut(&key).map(|known| std::mem::replace(known, value)),
+                        few.get_mut(&key).map(|known| std::mem::replace(known, value))
+                    ),
+                    _ => prop_assert_eq!(*map.entry(key).or_insert(value), *few.get_or_insert_with(key, || value)),
+                }
+                prop_assert!(few.iter().eq(map.iter()) && few.keys().eq(map.keys()) && few.values().eq(map.values()));
+                prop_assert_eq!((few.get(&key), few.contains_key(&key)), (map.get(&key), map.contains_key(&key)));
+                prop_assert_eq!((few.len(), few.is_empty()), (map.len(), map.is_empty()));
+                prop_assert_eq!(&few, &map.iter().rev().map(|(k, v)| (*k, *v)).collect());
+            }
+        }
+
         #[test]
         fn it_is_a_set(begin in prop::collection::vec(0u8..20, 0..9), changes in prop::collection::vec((0u8..20, any::<bool>()), 0..40)) {
             let mut set: BTreeSet<u8> = begin.iter().copied().collect();

@@ -16,7 +16,7 @@ pub use config::{
     BorderConfig, GatewayAddresses, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError,
     PerInterface,
 };
-pub use few::Few;
+pub use few::{Few, FewByKey};
 pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use local::LocalRoutes;
 pub use name::{

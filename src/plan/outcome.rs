@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,7 +8,7 @@ use super::compile::{Handling, LocalMapping};
 use super::topology::Topology;
 use super::{ResolvedMapping, ResolvedPort};
 use super::{notes, unserved};
-use crate::model::{InterfaceName, Link, NeighbourState};
+use crate::model::{FewByKey, InterfaceName, Link, NeighbourState};
 
 /// What is said about one Mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct MappingOutcome {
     pub programmed: Programmed,
     pub service_vip: Option<IpAddr>,
     /// Addresses of this box that serve it, each with the pods behind it.
-    pub configured: BTreeMap<IpAddr, Vec<IpAddr>>,
+    pub configured: FewByKey<IpAddr, Vec<IpAddr>>,
     /// Endpoints (address, protocol, port) served on this box.
     pub endpoints: usize,
 }
@@ -180,7 +180,7 @@ pub(super) fn refused(refusal: Refusal) -> MappingOutcome {
             message: "refused; see the condition Accepted".to_owned(),
         },
         service_vip: None,
-        configured: BTreeMap::new(),
+        configured: FewByKey::default(),
         endpoints: 0,
     }
 }
@@ -197,7 +197,7 @@ pub(super) fn served_elsewhere(mapping: &ResolvedMapping, topology: &Topology) -
         refused: None,
         programmed: Programmed { ok: false, reason: ProgrammedReason::NoAddressHere, message },
         service_vip: mapping.service_vip,
-        configured: BTreeMap::new(),
+        configured: FewByKey::default(),
         endpoints: 0,
     }
 }

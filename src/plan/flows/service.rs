@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::identity::{Listing, Newcomer, is_another, uids};
-use crate::model::ObjectKey;
+use crate::model::{FewByKey, ObjectKey};
 
 #[derive(Debug, Clone, Default)]
 pub struct ServiceMemory {
-    pub pods: BTreeMap<IpAddr, Pod>,
+    pub pods: FewByKey<IpAddr, Pod>,
     /// ClusterIPs, each with the moment since which it is missing.
-    vips: BTreeMap<IpAddr, Option<Instant>>,
+    vips: FewByKey<IpAddr, Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,7 @@ impl ServiceMemory {
         for (address, (listing, serving)) in &sight.pods {
             let pod = match self.pods.get_mut(address) {
                 Some(pod) => pod,
-                None if sight.exists => self.pods.entry(*address).or_default(),
+                None if sight.exists => self.pods.get_or_insert_with(*address, Pod::default),
                 None => continue,
             };
             if is_another(&pod.listing, listing) {
@@ -64,7 +64,7 @@ impl ServiceMemory {
                 pod.absent = None;
             }
         }
-        for (address, pod) in &mut self.pods {
+        for (address, pod) in self.pods.iter_mut() {
             let is_listed = sight.pods.contains_key(address);
             if !(sight.exists && is_listed) {
                 pod.absent.get_or_insert(look.now);
@@ -87,9 +87,9 @@ impl ServiceMemory {
     fn look_at_vips(&mut self, sight: &Sight, look: &Look) {
         let present = sight.vip.filter(|_| sight.exists);
         if let Some(vip) = present {
-            self.vips.insert(vip, None);
+            *self.vips.get_or_insert_with(vip, || None) = None;
         }
-        for (vip, absent) in &mut self.vips {
+        for (vip, absent) in self.vips.iter_mut() {
             if present != Some(*vip) {
                 absent.get_or_insert(look.now);
             }

@@ -67,7 +67,7 @@ fn an_address_at_which_nobody_can_answer_is_not_chosen_and_named_with_its_reason
         let (message, named) = (&told.programmed.message, format!("{address} ({why}"));
         assert!(message.contains(&named) && message.contains("not chosen"), "{message}");
         assert!(rules.contains("10.244.1.2:9090") && !rules.contains(&format!("{address}:9090")), "{rules}");
-        assert_eq!(told.configured[&ip("203.0.113.10")], [ip("10.244.1.2")]);
+        assert_eq!(told.configured.get(&ip("203.0.113.10")).unwrap(), &[ip("10.244.1.2")]);
 
         // Alone it is as good as none.
         for mode in ["direct", "service"] {

@@ -5,7 +5,6 @@ mod documented;
 mod fold;
 mod life;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -53,14 +52,14 @@ fn outcome(reason: ProgrammedReason) -> MappingOutcome {
         refused: None,
         programmed: Programmed { ok, reason, message: format!("it is {reason:?}") },
         service_vip: Some("10.96.0.10".parse().unwrap()),
-        configured: BTreeMap::from([(HERE.parse().unwrap(), pods)]),
+        configured: [(HERE.parse().unwrap(), pods)].into(),
         endpoints: 1,
     }
 }
 
 /// None of its addresses is here.
 fn elsewhere() -> MappingOutcome {
-    MappingOutcome { configured: BTreeMap::new(), ..outcome(ProgrammedReason::NoAddressHere) }
+    MappingOutcome { configured: Default::default(), ..outcome(ProgrammedReason::NoAddressHere) }
 }
 
 fn refused(reason: RefusalReason) -> MappingOutcome {
