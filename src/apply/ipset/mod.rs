@@ -90,7 +90,7 @@ impl Sets {
             repaired.extend(repairs(wanted, before, held));
             self.before = None;
         }
-        if std::mem::take(&mut self.read) {
+        if scope == Scope::Full && std::mem::take(&mut self.read) {
             self.held.iter_mut().for_each(|held| share(wanted, held));
         }
         self.run(Phase::Prepare, wanted, scope, writes).await
