@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::resolve::judged;
 use super::{Refusal, RefusalReason, ValidatedMapping};
-use crate::model::{Endpoint, Mapping, ObjectKey};
+use crate::model::{ChangedObject, Endpoint, Mapping, ObjectKey};
 
 type Mappings = BTreeMap<ObjectKey, Arc<Mapping>>;
 
@@ -29,12 +29,8 @@ impl Claims {
         self.refused.get(key)
     }
 
-    /// Takes changed Mappings in, each as it was and as it is; `all` as they are. Returns whose refusal is another one now.
-    pub fn take<'a>(
-        &mut self,
-        changed: impl Iterator<Item = (&'a ObjectKey, Option<&'a Arc<Mapping>>, Option<&'a Arc<Mapping>>)> + Clone,
-        all: &Mappings,
-    ) -> Vec<ObjectKey> {
+    /// Takes changed Mappings in; `all` as they are now. Returns whose refusal is another one now.
+    pub fn take(&mut self, changed: &[ChangedObject<Mapping>], all: &Mappings) -> Vec<ObjectKey> {
         if self.refused.is_empty() && self.take_free(changed) {
             return Vec::new();
         }
@@ -45,18 +41,13 @@ impl Claims {
     }
 
     /// Nobody is refused. False if somebody has to be now.
-    fn take_free<'a>(
-        &mut self,
-        changed: impl Iterator<Item = (&'a ObjectKey, Option<&'a Arc<Mapping>>, Option<&'a Arc<Mapping>>)> + Clone,
-    ) -> bool {
-        for (_, before, _) in changed.clone() {
-            for endpoint in before.and_then(|mapping| judged(mapping).ok()).iter().flat_map(ValidatedMapping::endpoints)
-            {
-                self.holders.remove(&endpoint);
-            }
+    fn take_free(&mut self, changed: &[ChangedObject<Mapping>]) -> bool {
+        let valid = |mapping: Option<&Arc<Mapping>>| mapping.and_then(|mapping| judged(mapping).ok());
+        for before in changed.iter().filter_map(|c| valid(c.before)) {
+            before.endpoints().for_each(|endpoint| _ = self.holders.remove(&endpoint));
         }
-        for (key, _, now) in changed {
-            for endpoint in now.and_then(|mapping| judged(mapping).ok()).iter().flat_map(ValidatedMapping::endpoints) {
+        for (key, now) in changed.iter().filter_map(|c| Some((c.key, valid(c.now)?))) {
+            for endpoint in now.endpoints() {
                 if self.holders.insert(endpoint, key.clone()).is_some() {
                     return false;
                 }

@@ -56,7 +56,7 @@ impl Mappings {
         for service in &changed {
             concerned.extend(self.asking.get(service).into_iter().flatten().cloned());
         }
-        concerned.extend(self.claims.take(mappings.iter().map(|c| (c.key, c.before, c.now)), &objects.mappings));
+        concerned.extend(self.claims.take(&mappings, &objects.mappings));
         if concerned.is_empty() {
             return;
         }
