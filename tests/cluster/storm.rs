@@ -52,11 +52,15 @@ fn a_thousand_mappings_made_and_deleted_in_one_go_are_all_served_and_all_gone_wi
     assert_eq!(finalizers, MANY);
     assert!((MANY..=2 * MANY).contains(&statuses), "{statuses} writes of statuses");
     assert!(count(&written, "events") <= MANY);
-    assert!(passes < 4.0 * programmed.as_secs_f64() + 10.0, "{passes} passes in {programmed:.1?}");
+    // What comes together is planned together, however quick a pass is.
+    assert!(passes < MANY as f64 / 4.0, "{passes} passes in {programmed:.1?}");
 
-    let mark = lab.control.audit_mark();
-    daemon.passes(4);
-    assert_eq!(writes(&lab, &mark), []);
+    // Events wait for all that is more urgent.
+    let mark = eventually_within(PATIENCE, "nothing is written any more", || {
+        let mark = lab.control.audit_mark();
+        daemon.passes(4);
+        writes(&lab, &mark).is_empty().then_some(mark)
+    });
 
     let begun = Instant::now();
     by_several(|n| lab.control.delete("mapping", "default", &name(n)));
