@@ -55,10 +55,32 @@ pub fn grow(table: &mut TableRules, key: Key, entries: &[&Entry], max_depth: usi
     }
 }
 
+/// A port of an address, and the chain that handles it.
+type Port<'a> = (Protocol, u16, &'a str);
+
+/// Chains on the longest way through a tree of ports. Any 256 ports fit into it.
+const PORT_DEPTH: usize = 4;
+
 /// A few exact port rules, or a tree of port ranges where there are many, and the number of chains below them on the longest way. `ports`
 /// is sorted by protocol and port; each goes to its own chain.
-pub fn port_rules(table: &mut TableRules, ports: &[(Protocol, u16, &str)]) -> (Vec<Rule>, usize) {
-    let exact = |(protocol, port, chain): &(Protocol, u16, &str)| {
+///
+/// Ports are parted by the bits of their numbers, so that one more or less changes the chains on the way to it alone. Only where that
+/// makes a way too long they are parted by number.
+pub fn port_rules(table: &mut TableRules, ports: &[Port]) -> (Vec<Rule>, usize) {
+    let mut chains = TableRules::default();
+    let (rules, depth) = port_node(&mut chains, ports, by_bits);
+    if depth > PORT_DEPTH {
+        return port_node(table, ports, by_number);
+    }
+    table.chains.extend(chains.chains);
+    (rules, depth)
+}
+
+/// Parts sorted ports of one protocol into at most so many groups that are not empty.
+type Parting = for<'p, 'a> fn(&'p [Port<'a>], usize) -> Vec<&'p [Port<'a>]>;
+
+fn port_node(table: &mut TableRules, ports: &[Port], part: Parting) -> (Vec<Rule>, usize) {
+    let exact = |(protocol, port, chain): &Port| {
         Rule::new(
             [Match::Protocol(*protocol), Match::DestinationPort(*protocol, Ports::one(*port))],
             Target::Goto((*chain).to_owned()),
@@ -70,13 +92,13 @@ pub fn port_rules(table: &mut TableRules, ports: &[(Protocol, u16, &str)]) -> (V
     let mut rules = Vec::new();
     let mut depth = 0;
     for run in ports.chunk_by(|a, b| a.0 == b.0) {
-        for group in run.chunks(ports.len().div_ceil(FANOUT)) {
+        for group in part(run, (run.len() * FANOUT).div_ceil(ports.len())) {
             if let [single] = group {
                 rules.push(exact(single));
                 continue;
             }
             let (protocol, first, last) = (group[0].0, group[0].1, group[group.len() - 1].1);
-            let (inner, inner_depth) = port_rules(table, group);
+            let (inner, inner_depth) = port_node(table, group, part);
             depth = depth.max(1 + inner_depth);
             let chain = add(table, "T", inner);
             rules.push(Rule::new(
@@ -86,6 +108,25 @@ pub fn port_rules(table: &mut TableRules, ports: &[(Protocol, u16, &str)]) -> (V
         }
     }
     (rules, depth)
+}
+
+fn by_number<'p, 'a>(run: &'p [Port<'a>], groups: usize) -> Vec<&'p [Port<'a>]> {
+    run.chunks(run.len().div_ceil(groups)).collect()
+}
+
+/// The largest group is halved again and again at the first bit in which its ports differ.
+fn by_bits<'p, 'a>(run: &'p [Port<'a>], groups: usize) -> Vec<&'p [Port<'a>]> {
+    let mut parts = vec![run];
+    while parts.len() < groups {
+        let largest = parts.iter().enumerate().max_by_key(|(i, part)| (part.len(), usize::MAX - i));
+        let Some((at, part)) = largest.filter(|(_, part)| part.len() > 1) else { break };
+        let (first, last) = (part[0].1, part[part.len() - 1].1);
+        let below = u16::BITS - 1 - (first ^ last).leading_zeros();
+        let middle = last >> below << below;
+        let (zeros, ones) = part.split_at(part.partition_point(|(_, port, _)| *port < middle));
+        parts.splice(at..=at, [zeros, ones]);
+    }
+    parts
 }
 
 /// Adds a chain named by its content and returns the name.
@@ -287,6 +328,23 @@ mod tests {
             if !ports.contains(&(false, other)) {
                 prop_assert_eq!(find(Protocol::Tcp, other), None);
             }
+        }
+    }
+
+    #[test]
+    fn one_more_port_changes_the_chains_on_its_way_alone() {
+        let names: Vec<String> = (0..200).map(|i| format!("M-{i}")).collect();
+        let ports = |gone: Option<usize>| -> Vec<Port> {
+            let all = names.iter().enumerate().filter(|(i, _)| Some(*i) != gone);
+            all.map(|(i, name)| (Protocol::Tcp, 8_000 + i as u16, name.as_str())).collect()
+        };
+        let mut whole = TableRules::default();
+        port_rules(&mut whole, &ports(None));
+        for gone in [0, 77, 199] {
+            let mut less = TableRules::default();
+            port_rules(&mut less, &ports(Some(gone)));
+            let others = whole.chains.keys().filter(|name| !less.chains.contains_key(*name)).count();
+            assert!(others <= PORT_DEPTH, "{others} of {} chains", whole.chains.len());
         }
     }
 
