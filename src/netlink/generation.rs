@@ -6,7 +6,8 @@ use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::nf_tables::{NFGENMSG, NFNL_SUBSYS_NFTABLES, NLMSG_ERROR, message, refusal};
+use super::dump::{NLMSG_ERROR, refusal};
+use super::nf_tables::{NFGENMSG, NFNL_SUBSYS_NFTABLES, message};
 use super::{DATAGRAM, messages};
 
 // linux/netfilter/nf_tables.h

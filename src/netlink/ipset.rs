@@ -5,12 +5,11 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
-use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-use super::nf_tables::{NFGENMSG, NLMSG_DONE, NLMSG_ERROR, attribute, message, refusal};
-use super::{DATAGRAM, messages};
+use super::dump::dump;
+use super::nf_tables::{NFGENMSG, attribute, message};
 
 // linux/netfilter/ipset/ip_set.h
 const SAVE: u16 = 6 << 8 | 8;
@@ -30,24 +29,15 @@ const PROTOCOL: u8 = 6;
 /// A digest of the sets that `concerns` knows by name: their kinds and their members. Of sets that time empties only
 /// the kinds: packets fill them.
 pub(crate) async fn sets_digest(concerns: impl Fn(&str) -> bool) -> io::Result<u64> {
-    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-    socket.send(&message(SAVE, NLM_F_DUMP, 0, 0, &[attribute(IPSET_ATTR_PROTOCOL, &[PROTOCOL])])).await?;
+    let request = message(SAVE, NLM_F_DUMP, 0, 0, &[attribute(IPSET_ATTR_PROTOCOL, &[PROTOCOL])]);
     let mut digest = Digest::default();
-    let mut datagram = Vec::with_capacity(DATAGRAM);
-    loop {
-        datagram.clear();
-        socket.recv(&mut datagram).await?;
-        for message in messages(&datagram) {
-            let message = NetlinkBuffer::new(message);
-            match message.message_type() {
-                NLMSG_DONE => return Ok(digest.hasher.finish()),
-                NLMSG_ERROR => return Err(refusal(message.payload())),
-                LIST => digest.take(message.payload().get(NFGENMSG..).unwrap_or_default(), &concerns),
-                _ => {}
-            }
+    dump(NETLINK_NETFILTER, &request, |kind, body| {
+        if kind == LIST {
+            digest.take(body.get(NFGENMSG..).unwrap_or_default(), &concerns);
         }
-    }
+    })
+    .await?;
+    Ok(digest.hasher.finish())
 }
 
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! Netlink sockets as the sources and drivers need them: multicast listening that admits its losses, and rtnetlink conversations that
 //! know whether an answer was complete.
 
+mod dump;
 mod generation;
 mod ipset;
 mod message;

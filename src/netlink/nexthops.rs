@@ -5,18 +5,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-use super::{DATAGRAM, messages};
+use super::dump::dump;
 
 // linux/rtnetlink.h
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_GETNEXTHOP: u16 = 106;
-// linux/netlink.h
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const HEADER: usize = 16;
 /// struct nhmsg of linux/nexthop.h
 const NHMSG: usize = 8;
@@ -44,24 +40,10 @@ enum Nexthop {
 impl Nexthops {
     /// Reads all of them.
     pub(crate) async fn read() -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-        socket.send(&request()).await?;
         let mut found = BTreeMap::new();
-        let mut datagram = Vec::with_capacity(DATAGRAM);
-        loop {
-            datagram.clear();
-            socket.recv(&mut datagram).await?;
-            for message in messages(&datagram) {
-                let message = NetlinkBuffer::new(message);
-                match message.message_type() {
-                    NLMSG_DONE => return Ok(Nexthops(found)),
-                    NLMSG_ERROR => return Err(io::Error::other("the kernel refused to list nexthop objects")),
-                    RTM_NEWNEXTHOP => found.extend(parse(message.payload())),
-                    _ => {}
-                }
-            }
-        }
+        let take = |kind, body: &[u8]| found.extend((kind == RTM_NEWNEXTHOP).then(|| parse(body)).flatten());
+        dump(NETLINK_ROUTE, &request(), take).await?;
+        Ok(Nexthops(found))
     }
 
     /// The ways of an object; none of one that leads nowhere, or that is gone.

@@ -6,14 +6,13 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NlasIterator,
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use netlink_sys::{Socket, SocketAddr};
 
+use super::dump::{NLMSG_ERROR, dump, refusal};
 use super::{DATAGRAM, messages};
 use crate::model::Family;
 
 // linux/netlink.h
-pub(super) const NLMSG_ERROR: u16 = 2;
-pub(super) const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 1 << 15;
 const HEADER: usize = 16;
 // linux/netfilter/nfnetlink.h
@@ -73,7 +72,7 @@ pub(crate) struct NfTable {
 
 /// All tables of the network namespace.
 pub(crate) async fn nf_tables() -> io::Result<Vec<NfTable>> {
-    dump(GET_TABLE, 0, NEW_TABLE, table).await
+    all(GET_TABLE, 0, NEW_TABLE, table).await
 }
 
 /// The chains of a table, in the order in which they were made. A name that is no UTF-8 is no name of iptables.
@@ -82,28 +81,14 @@ pub(crate) async fn nf_chains(family: Family, table: &str) -> io::Result<Vec<Str
         Family::Ipv4 => NFPROTO_IPV4,
         Family::Ipv6 => NFPROTO_IPV6,
     };
-    dump(GET_CHAIN, family, NEW_CHAIN, |body| chain_of(body, table)).await
+    all(GET_CHAIN, family, NEW_CHAIN, |body| chain_of(body, table)).await
 }
 
-async fn dump<T>(ask: u16, family: u8, answer: u16, parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
-    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-    socket.send(&message(ask, NLM_F_DUMP, family, 0, &[])).await?;
+async fn all<T>(ask: u16, family: u8, answer: u16, parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
     let mut found = Vec::new();
-    let mut datagram = Vec::with_capacity(DATAGRAM);
-    loop {
-        datagram.clear();
-        socket.recv(&mut datagram).await?;
-        for message in messages(&datagram) {
-            let message = NetlinkBuffer::new(message);
-            match message.message_type() {
-                NLMSG_DONE => return Ok(found),
-                NLMSG_ERROR => return Err(refusal(message.payload())),
-                kind if kind == answer => found.extend(parse(message.payload())),
-                _ => {}
-            }
-        }
-    }
+    let take = |kind, body: &[u8]| found.extend((kind == answer).then(|| parse(body)).flatten());
+    dump(NETLINK_NETFILTER, &message(ask, NLM_F_DUMP, family, 0, &[]), take).await?;
+    Ok(found)
 }
 
 /// The name of a chain, if it is one of that table.
@@ -265,12 +250,6 @@ fn text(kind: u16, value: &str) -> Vec<u8> {
 
 fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
-}
-
-/// What NLMSG_ERROR says: an errno below 0.
-pub(super) fn refusal(payload: &[u8]) -> io::Error {
-    let code = payload.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    io::Error::from_raw_os_error(-code)
 }
 
 #[cfg(test)]
