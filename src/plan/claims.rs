@@ -9,11 +9,18 @@ use crate::model::{ChangedObject, Endpoint, Mapping, ObjectKey};
 
 type Mappings = BTreeMap<ObjectKey, Arc<Mapping>>;
 
-/// Keys of all Mappings, oldest first: by creationTimestamp, those without one last, then by namespace and name.
+/// Which of two is older, before their names decide: by creationTimestamp, without one last.
+pub type Age = (bool, Option<i64>);
+
+pub fn age(created: Option<i64>) -> Age {
+    (created.is_none(), created)
+}
+
+/// Keys of all Mappings, oldest first, then by namespace and name.
 pub fn by_age(mappings: &Mappings) -> Vec<&ObjectKey> {
-    let mut keys: Vec<_> = mappings.iter().map(|(key, m)| (m.created.is_none(), m.created, key)).collect();
+    let mut keys: Vec<_> = mappings.iter().map(|(key, m)| (age(m.created), key)).collect();
     keys.sort();
-    keys.into_iter().map(|(_, _, key)| key).collect()
+    keys.into_iter().map(|(_, key)| key).collect()
 }
 
 /// The endpoints that are held, and who is refused because an older one holds what it claims.

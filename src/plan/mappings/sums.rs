@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::part::Part;
 use crate::model::{Endpoint, Family, InterfaceName, ObjectKey, Protocol};
 use crate::plan::Plan;
+use crate::plan::claims::{Age, age};
 use crate::plan::compile::{self, Entry, MappedPorts, Serving, WayOut};
 use crate::plan::flows::{Asked, FlowTargets};
 use crate::plan::ground::Ground;
@@ -14,12 +15,12 @@ use crate::plan::shared::Shared;
 use crate::ruleset::ownership::{SET_EGRESS, SET_ENDPOINTS, SET_SERVICES};
 use crate::ruleset::{Chain, Dataplane, IpSet, SetMember, Sysctl, Table, TableRules};
 
-/// Who comes first: by creationTimestamp, without one last, then by namespace and name.
-type Age = (bool, Option<i64>, ObjectKey);
+/// The place of a Mapping among all, oldest first.
+type Place = (Age, ObjectKey);
 
 /// What a Mapping has in the sums: by these keys it is taken out again.
 pub struct Share {
-    age: Age,
+    place: Place,
     targets: Box<[Endpoint]>,
     leads: Box<[Arc<Asked>]>,
     chains: Box<[Arc<str>]>,
@@ -52,7 +53,7 @@ pub struct Sums {
     found: BTreeMap<IpAddr, Found>,
     endpoints: Arc<BTreeSet<SetMember>>,
     /// How pods leave, only where their connections are translated.
-    egress: BTreeMap<Age, (WayOut, Vec<IpAddr>)>,
+    egress: BTreeMap<Place, (WayOut, Vec<IpAddr>)>,
     /// Hooks, what leads to the handlers, and what leads out; the members of the set of pods that leave.
     frame: Option<(TableRules, Arc<BTreeSet<SetMember>>)>,
 }
@@ -72,7 +73,7 @@ impl Sums {
         let Serving { chains, sets, vips, endpoints, answers_by, egress } = serving;
         let flows = Arc::make_mut(&mut self.flows);
         let share = Share {
-            age: (created.is_none(), created, key.clone()),
+            place: (age(created), key.clone()),
             targets: targets.iter().map(|(endpoint, _)| *endpoint).collect(),
             leads: leads.iter().map(|(asked, _)| Arc::clone(asked)).collect(),
             chains: chains.iter().map(|(name, _)| Arc::clone(name)).collect(),
@@ -96,7 +97,7 @@ impl Sums {
             self.ports.entry(endpoint.address).or_default().insert((endpoint.protocol, endpoint.port), chain);
         }
         if let Some(egress) = egress {
-            self.egress.insert(share.age.clone(), egress);
+            self.egress.insert(share.place.clone(), egress);
         }
         share
     }
@@ -123,7 +124,7 @@ impl Sums {
                 }
             }
         }
-        self.egress.remove(&share.age);
+        self.egress.remove(&share.place);
     }
 
     fn touch(&mut self, address: IpAddr) {
