@@ -39,7 +39,17 @@ pub fn is_valid(key: &ObjectKey) -> bool {
     key.namespace.len() <= 63 && label(&key.namespace) && key.name.len() <= 253 && key.name.split('.').all(label)
 }
 
-pub fn mapping(metadata: &ObjectMeta, spec: MappingSpec) -> Mapping {
+/// Values in no more memory than they take: lists of one or two are kept by the ten thousand, and a list that grows has room for four.
+fn exact<T>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list: Vec<T> = values.collect();
+    list.shrink_to_fit();
+    list
+}
+
+pub fn mapping(metadata: &ObjectMeta, mut spec: MappingSpec) -> Mapping {
+    spec.addresses.shrink_to_fit();
+    spec.allowed_sources.shrink_to_fit();
+    spec.ports.shrink_to_fit();
     Mapping {
         spec,
         created: metadata.creation_timestamp.as_ref().map(|t| t.0.as_second()),
@@ -60,23 +70,15 @@ pub fn service(service: &v1::Service) -> Converted<Service> {
         _ => spec.cluster_ip.iter().map(String::as_str).collect(),
     };
     let headless = addresses.contains(&HEADLESS) || spec.cluster_ip.as_deref() == Some(HEADLESS);
-    let cluster_ips = addresses
-        .into_iter()
-        .filter(|text| !text.is_empty() && *text != HEADLESS)
-        .filter_map(|text| parse_address("spec.clusterIPs", text, &mut dropped))
-        .collect();
-    let ports = spec
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|p| {
-            Some(ServicePort {
-                name: non_empty(p.name.as_deref()),
-                protocol: protocol(p.protocol.as_deref()),
-                port: parse_port("spec.ports[].port", p.port, &mut dropped)?,
-            })
+    let addresses = addresses.into_iter().filter(|text| !text.is_empty() && *text != HEADLESS);
+    let cluster_ips = exact(addresses.filter_map(|text| parse_address("spec.clusterIPs", text, &mut dropped)));
+    let ports = exact(spec.ports.iter().flatten().filter_map(|p| {
+        Some(ServicePort {
+            name: non_empty(p.name.as_deref()),
+            protocol: protocol(p.protocol.as_deref()),
+            port: parse_port("spec.ports[].port", p.port, &mut dropped)?,
         })
-        .collect();
+    }));
     let object = Service {
         kind: match spec.type_.as_deref() {
             Some("ExternalName") => ServiceType::ExternalName,
@@ -105,20 +107,15 @@ fn affinity(spec: &v1::ServiceSpec) -> Option<u32> {
 pub fn endpoint_slice(slice: &discovery::EndpointSlice) -> Option<Converted<EndpointSlice>> {
     let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL).filter(|name| !name.is_empty())?.clone();
     let mut dropped = Vec::new();
-    let ports = slice
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|p| {
-            // A port without a number means all ports; no Service port selects it.
-            Some(SlicePort {
-                name: non_empty(p.name.as_deref()),
-                protocol: protocol(p.protocol.as_deref()),
-                port: parse_port("ports[].port", p.port?, &mut dropped)?,
-            })
+    let ports = exact(slice.ports.iter().flatten().filter_map(|p| {
+        // A port without a number means all ports; no Service port selects it.
+        Some(SlicePort {
+            name: non_empty(p.name.as_deref()),
+            protocol: protocol(p.protocol.as_deref()),
+            port: parse_port("ports[].port", p.port?, &mut dropped)?,
         })
-        .collect();
-    let endpoints = slice.endpoints.iter().flatten().map(|e| endpoint(e, &mut dropped)).collect();
+    }));
+    let endpoints = exact(slice.endpoints.iter().flatten().map(|e| endpoint(e, &mut dropped)));
     Some(Converted { object: EndpointSlice { service: service.into(), ports, endpoints }, dropped })
 }
 
@@ -126,11 +123,9 @@ fn endpoint(endpoint: &discovery::Endpoint, dropped: &mut Vec<String>) -> SliceE
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
     SliceEndpoint {
-        addresses: endpoint
-            .addresses
-            .iter()
-            .filter_map(|text| parse_address("endpoints[].addresses", text, dropped))
-            .collect(),
+        addresses: exact(
+            endpoint.addresses.iter().filter_map(|text| parse_address("endpoints[].addresses", text, dropped)),
+        ),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::parse::{Content, Fault, Format, parse};
-use super::together::{Change, Said, Together, exchange};
+use super::file::{File, Found, Stamp, is_manifest, look_at_all, there};
+use super::parse::Fault;
+use super::together::{Change, Together, exchange};
 use crate::model::Objects;
 use crate::sources::Position;
 
@@ -124,17 +125,6 @@ pub(super) struct Directory {
     again: Option<Instant>,
 }
 
-struct File {
-    stamp: Option<Stamp>,
-    /// What it says may lie somewhere else, where nothing tells of changes.
-    is_link: bool,
-    content: Result<Arc<Said>, Fault>,
-    /// The last content that could be parsed and did not contradict another file.
-    last_good: Option<Arc<Said>>,
-    /// All that it says is in force, and nobody else says the same.
-    is_good: bool,
-}
-
 /// Tells one directory from another at the same path. Inode numbers are used again at once on some file systems, birth times are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DirectoryIdentity {
@@ -150,28 +140,6 @@ impl DirectoryIdentity {
 
     fn of_metadata(metadata: &Metadata) -> Self {
         DirectoryIdentity { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() }
-    }
-}
-
-/// Tells one state of a file from another without reading it. Through symbolic links: those of a ConfigMap volume lead to new files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
     }
 }
 
@@ -217,12 +185,15 @@ impl Directory {
         };
         let mut news = !settled;
         let mut changes = BTreeMap::new();
-        for name in names {
-            let forced = forced || matches!(changed, Changed::Names(names) if names.contains(&name));
-            if let Some(before) = self.read(&name, forced) {
-                news = true;
-                changes.entry(name).or_insert(before);
-            }
+        let forced = |name: &OsString| forced || matches!(changed, Changed::Names(names) if names.contains(name));
+        for (name, found) in look_at_all(&self.path, &self.files, names, &forced) {
+            let before = match found {
+                Found::Same => continue,
+                Found::Nothing => self.files.remove(&name),
+                Found::File(file) => self.files.insert(name.clone(), file),
+            };
+            news = true;
+            changes.insert(name, before);
         }
         if !matches!(changed, Changed::Names(_)) {
             self.again = Some(Instant::now() + (begun.elapsed() * LOOK_PACE).min(LONGEST_PACE));
@@ -256,7 +227,7 @@ impl Directory {
             return Err(Gone::Unreadable(io::Error::other("the directory was replaced while it was read")));
         }
         let replaced = self.identity.is_some_and(|known| self.replaced || known != identity);
-        if replaced && names.iter().all(|name| look_at(&self.path.join(name)).is_none()) {
+        if replaced && names.iter().all(|name| there(&self.path.join(name)).is_none()) {
             return Err(Gone::Emptied);
         }
         self.identity = Some(identity);
@@ -274,32 +245,6 @@ impl Directory {
             }
         }
         Ok(names)
-    }
-
-    /// What the file was before, if it was read (it looks different, or was asked for) or is gone.
-    #[expect(clippy::option_option, reason = "unchanged, or changed from nothing or from something")]
-    fn read(&mut self, name: &OsStr, forced: bool) -> Option<Option<File>> {
-        let path = self.path.join(name);
-        let Some((is_link, metadata)) = look_at(&path) else {
-            return self.files.remove(name).map(Some);
-        };
-        let stamp = metadata.as_ref().ok().map(Stamp::of);
-        let known = self.files.get(name);
-        if !forced && stamp.is_some() && known.is_some_and(|file| file.stamp == stamp) {
-            return None;
-        }
-        let content = metadata
-            .map_err(|e| Fault::new(format!("cannot be read: {e}")))
-            .and_then(|metadata| read_content(&path, &metadata))
-            .map(|content| {
-                tell(&path, &content);
-                let said = Said::from(content.objects);
-                // Written anew with the same objects.
-                let same = known.and_then(|file| file.last_good.clone()).filter(|good| **good == said);
-                same.unwrap_or_else(|| Arc::new(said))
-            });
-        let last_good = known.and_then(|file| file.last_good.clone());
-        Some(self.files.insert(name.to_owned(), File { stamp, is_link, content, last_good, is_good: false }))
     }
 
     /// Puts the files together, in the order of their names. An object that an earlier file has too makes the later one broken.
@@ -362,52 +307,5 @@ impl Directory {
             }
         }
         true
-    }
-}
-
-/// Whether it is a link, and what is at its end; `None` for what is not there, and for a directory. A link that leads nowhere is there, and broken.
-fn look_at(path: &Path) -> Option<(bool, io::Result<Metadata>)> {
-    let own = fs::symlink_metadata(path);
-    let is_link = match &own {
-        Ok(metadata) => metadata.file_type().is_symlink(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(_) => false,
-    };
-    let metadata = if is_link { fs::metadata(path) } else { own };
-    (!metadata.as_ref().is_ok_and(Metadata::is_dir)).then_some((is_link, metadata))
-}
-
-pub(super) fn is_manifest(name: &OsStr) -> bool {
-    format_of(name).is_some()
-}
-
-/// By its ending; hidden files (an editor's, a ConfigMap volume's) are none.
-fn format_of(name: &OsStr) -> Option<Format> {
-    if name.as_encoded_bytes().starts_with(b".") {
-        return None;
-    }
-    match Path::new(name).extension()?.to_str()? {
-        "yaml" | "yml" => Some(Format::Yaml),
-        "json" => Some(Format::Json),
-        _ => None,
-    }
-}
-
-fn read_content(path: &Path, metadata: &Metadata) -> Result<Content, Fault> {
-    // Opening a pipe would wait for a writer for ever.
-    if !metadata.is_file() {
-        return Err(Fault::new("is no regular file"));
-    }
-    let bytes = fs::read(path).map_err(|e| Fault::new(format!("cannot be read: {e}")))?;
-    let text = String::from_utf8(bytes).map_err(|e| Fault::new(format!("is not UTF-8: {e}")))?;
-    parse(path.file_name().and_then(format_of).unwrap_or(Format::Yaml), &text)
-}
-
-fn tell(path: &Path, content: &Content) {
-    for what in &content.dropped {
-        tracing::warn!(file = %path.display(), "left out: {what}");
-    }
-    for (kind, count) in &content.ignored {
-        tracing::debug!(file = %path.display(), kind, count, "objects of this kind are ignored");
     }
 }

@@ -4,6 +4,8 @@
 //! said when it last could be used stays in force, so that a slip of the pen never takes a running Mapping away.
 
 mod directory;
+mod document;
+mod file;
 mod parse;
 mod stream;
 mod strict;

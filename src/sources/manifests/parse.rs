@@ -1,16 +1,13 @@
 //! From the text of one file to its objects.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use k8s_openapi::api::core::v1;
-use k8s_openapi::api::discovery::v1 as discovery;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeSeed;
 
+use super::document::{AtOnce, Document, Kind, Object, Shape};
 use super::stream::documents;
-use super::strict::StrictMapping;
-use crate::model::{EndpointSlice, Mapping, ObjectKey, Objects, Service};
+use crate::model::{ObjectKey, Objects};
 use crate::sources::convert::{self, Converted};
 use crate::sources::yaml::{self, Position};
 
@@ -59,6 +56,10 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Content, Fault> {
                 position: (e.line() > 0).then(|| Position { line: e.line(), column: e.column() }),
                 reason: json_message(&e),
             };
+            if let Ok(object) = serde_json::from_str::<AtOnce>(text) {
+                content.take(vec![object.0]).map_err(|r| Fault::at_line(1, r))?;
+                return Ok(content);
+            }
             let shape = serde_json::from_str::<Head>(text).map_err(fault)?.shape().map_err(|r| Fault::at_line(1, r))?;
             let mut deserializer = serde_json::Deserializer::from_str(text);
             let found = Document(&shape).deserialize(&mut deserializer).map_err(fault)?;
@@ -72,10 +73,14 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Content, Fault> {
                     let line = position.map_or(0, |p| p.line - 1) + first_line;
                     Fault { position: Some(Position { line, column: position.map_or(1, |p| p.column) }), reason }
                 };
+                let here = |reason| Fault::at_line(first_line, reason);
+                if let Ok(object) = serde_saphyr::from_str_with_options::<AtOnce>(document, yaml::options()) {
+                    content.take(vec![object.0]).map_err(here)?;
+                    continue;
+                }
                 let head: Option<Head> =
                     serde_saphyr::from_str_with_options(document, yaml::options()).map_err(fault)?;
                 let Some(head) = head else { continue };
-                let here = |reason| Fault::at_line(first_line, reason);
                 let shape = head.shape().map_err(here)?;
                 let found = serde_saphyr::with_deserializer_from_str_with_options(document, yaml::options(), |d| {
                     Document(&shape).deserialize(d)
@@ -106,75 +111,18 @@ struct Head {
     items: Option<Vec<Head>>,
 }
 
-enum Shape {
-    One(Kind),
-    List(Vec<Kind>),
-}
-
-#[derive(Clone)]
-enum Kind {
-    Mapping,
-    Service,
-    EndpointSlice,
-    Other(String),
-}
-
 impl Head {
     fn shape(self) -> Result<Shape, String> {
         if self.kind.as_deref() == Some("List") && self.api_version.as_deref() == Some("v1") {
             let items = self.items.unwrap_or_default().into_iter().enumerate();
-            let kinds = items.map(|(i, head)| head.kind().map_err(|reason| format!("items[{i}] {reason}")));
+            let kinds = items.map(|(i, head)| head.one().map_err(|reason| format!("items[{i}] {reason}")));
             return Ok(Shape::List(kinds.collect::<Result<_, _>>()?));
         }
-        self.kind().map(Shape::One).map_err(|reason| format!("the object {reason}"))
+        self.one().map(Shape::One).map_err(|reason| format!("the object {reason}"))
     }
 
-    fn kind(&self) -> Result<Kind, String> {
-        let kind = self.kind.as_deref().ok_or("has no kind: write kind and apiVersion")?;
-        let api_version = self.api_version.as_deref().ok_or_else(|| format!("of kind {kind} has no apiVersion"))?;
-        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        let (known, ours) = match (group, kind) {
-            ("smartnat.aureacentral.com", "Mapping" | "MappingList") => (Kind::Mapping, "v1alpha1"),
-            ("", "Service" | "ServiceList") => (Kind::Service, "v1"),
-            ("discovery.k8s.io", "EndpointSlice" | "EndpointSliceList") => (Kind::EndpointSlice, "v1"),
-            ("", "List") => return Err("is a List inside a List: write its items into the outer one".to_owned()),
-            _ => return Ok(Kind::Other(format!("{kind} ({api_version})"))),
-        };
-        if kind.ends_with("List") {
-            return Err(format!("is a {kind}: write kind List, apiVersion v1, with the kind of every item"));
-        }
-        if version != ours {
-            let wanted = if group.is_empty() { ours.to_owned() } else { format!("{group}/{ours}") };
-            return Err(format!("of kind {kind} has apiVersion {api_version}: only {wanted} is read"));
-        }
-        Ok(known)
-    }
-}
-
-/// Reduced as it is read: a List may hold thousands.
-enum Object {
-    Mapping(Option<ObjectKey>, Mapping),
-    Service(Option<ObjectKey>, Converted<Service>),
-    /// `None` for one that belongs to no Service.
-    EndpointSlice(Option<ObjectKey>, Option<Converted<EndpointSlice>>),
-    Other(String),
-}
-
-impl From<StrictMapping> for Object {
-    fn from(mapping: StrictMapping) -> Self {
-        Object::Mapping(convert::key(&mapping.metadata), convert::mapping(&mapping.metadata, mapping.spec.into()))
-    }
-}
-
-impl From<v1::Service> for Object {
-    fn from(service: v1::Service) -> Self {
-        Object::Service(convert::key(&service.metadata), convert::service(&service))
-    }
-}
-
-impl From<discovery::EndpointSlice> for Object {
-    fn from(slice: discovery::EndpointSlice) -> Self {
-        Object::EndpointSlice(convert::key(&slice.metadata), convert::endpoint_slice(&slice))
+    fn one(&self) -> Result<Kind, String> {
+        Kind::of(self.kind.as_deref(), self.api_version.as_deref())
     }
 }
 
@@ -228,92 +176,5 @@ impl Content {
     fn keep<T>(&mut self, kind: &str, key: &ObjectKey, converted: Converted<T>) -> T {
         self.dropped.extend(converted.dropped.into_iter().map(|what| format!("{kind} {key}: {what}")));
         converted.object
-    }
-}
-
-/// Reads a document of a known shape into its types, straight from the text, so that errors have their place.
-struct Document<'a>(&'a Shape);
-
-impl<'de> DeserializeSeed<'de> for Document<'_> {
-    type Value = Vec<Object>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        match self.0 {
-            Shape::One(kind) => Ok(vec![Item(kind).deserialize(deserializer)?]),
-            Shape::List(kinds) => deserializer.deserialize_map(List(kinds)),
-        }
-    }
-}
-
-struct Item<'a>(&'a Kind);
-
-impl<'de> DeserializeSeed<'de> for Item<'_> {
-    type Value = Object;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        Ok(match self.0 {
-            Kind::Mapping => StrictMapping::deserialize(deserializer)?.into(),
-            Kind::Service => v1::Service::deserialize(deserializer)?.into(),
-            Kind::EndpointSlice => discovery::EndpointSlice::deserialize(deserializer)?.into(),
-            Kind::Other(kind) => {
-                IgnoredAny::deserialize(deserializer)?;
-                Object::Other(kind.clone())
-            }
-        })
-    }
-}
-
-struct List<'a>(&'a [Kind]);
-
-impl<'de> Visitor<'de> for List<'_> {
-    type Value = Vec<Object>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a List")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut objects = Vec::new();
-        while let Some(field) = map.next_key::<String>()? {
-            // A List without items was found to have none: null is no sequence.
-            if field == "items" && !self.0.is_empty() {
-                objects = map.next_value_seed(Items(self.0))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(objects)
-    }
-}
-
-struct Items<'a>(&'a [Kind]);
-
-impl<'de> DeserializeSeed<'de> for Items<'_> {
-    type Value = Vec<Object>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Items<'_> {
-    type Value = Vec<Object>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the items of a List")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut objects = Vec::with_capacity(self.0.len());
-        for kind in self.0 {
-            match seq.next_element_seed(Item(kind))? {
-                Some(object) => objects.push(object),
-                None => return Err(A::Error::custom("the List changed between two looks at it")),
-            }
-        }
-        if seq.next_element::<IgnoredAny>()?.is_some() {
-            return Err(A::Error::custom("the List changed between two looks at it"));
-        }
-        Ok(objects)
     }
 }

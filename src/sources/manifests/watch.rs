@@ -11,7 +11,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::directory::{Changed, Directory, DirectoryIdentity, Gone, InForce, Scan, is_manifest};
+use super::directory::{Changed, Directory, DirectoryIdentity, Gone, InForce, Scan};
+use super::file::is_manifest;
 use crate::model::Objects;
 use crate::sources::{SourceEvent, SourceName, SourceState};
 
