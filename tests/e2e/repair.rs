@@ -8,7 +8,10 @@ use crate::support::{assert_alive, assert_dropped, assert_served, daemon, manife
 /// Breaks something; the kernel must come to hold what it held, and the repair must be counted.
 fn repaired(what: &str, damage: &[&str]) {
     let bed = Bed::new();
-    let manifests = manifests([mapping("web", &[Bed::EXT1, Bed::EXT2]).source("192.0.2.0/24")]);
+    // As many sources as stand in a set of their own.
+    let web = mapping("web", &[Bed::EXT1, Bed::EXT2]).source("192.0.2.0/24");
+    let web = (1..=4).fold(web, |web, i| web.source(&format!("198.18.{i}.1")));
+    let manifests = manifests([web]);
     let daemon = daemon(&bed, &manifests).refreshing().start();
     let whole = kernel_state(&bed);
     for command in damage {

@@ -5,8 +5,8 @@ use std::fs;
 use bed::{Bed, eventually};
 
 use crate::support::{
-    assert_alive, assert_cut, assert_dropped, assert_nothing_lost, assert_served, daemon, flood, manifests, mapping,
-    open_stream,
+    assert_alive, assert_cut, assert_dropped, assert_nothing_lost, assert_refused, assert_served, daemon, flood,
+    manifests, mapping, open_stream,
 };
 
 #[test]
@@ -21,6 +21,42 @@ fn only_allowed_sources_reach_a_mapping_and_others_hear_nothing() {
     }
     assert_served(&bed.attacker2, Bed::EXT2);
     assert_dropped(&bed.attacker1, Bed::EXT1);
+}
+
+/// One, a few, and many sources are asked for in different ways.
+#[test]
+fn sources_that_come_and_go_one_by_one_are_in_force_each_time() {
+    let bed = Bed::new();
+    let web = |more: u8| {
+        let web = mapping("web", &[Bed::EXT1, Bed::EXT2]).source("192.0.2.0/25");
+        (1..=more).fold(web, |web, i| web.source(&format!("198.18.{i}.0/24")))
+    };
+    let mut manifests = manifests([web(0)]);
+    let daemon = daemon(&bed, &manifests).start();
+    let stream = open_stream(&bed.client1, Bed::EXT1);
+    for more in (1..7).chain((0..7).rev()) {
+        manifests.put(web(more)).write();
+        daemon.settle(&manifests);
+        assert_served(&bed.client1, Bed::EXT1);
+        assert_dropped(&bed.client2, Bed::EXT2);
+        manifests.put(web(more).source("198.51.100.66")).write();
+        daemon.settle(&manifests);
+        assert_served(&bed.attacker2, Bed::EXT2);
+        assert_dropped(&bed.client2, Bed::EXT2);
+    }
+    assert_alive(&stream);
+    assert_eq!(stream.stop().broken, None);
+}
+
+/// A connection that a conntrack helper expects begins with the mark of the one that it belongs to; here somebody else's rule gives it.
+#[test]
+fn a_mark_that_a_connection_begins_with_allows_nobody() {
+    let bed = Bed::new();
+    let web = mapping("web", &[Bed::EXT1]).source("192.0.2.0/25").source("198.18.1.1");
+    let manifests = manifests([web]);
+    let _daemon = daemon(&bed, &manifests).start();
+    bed.border.run("iptables -t mangle -A PREROUTING -i eth1 -j CONNMARK --set-mark 0x20000000/0x20000000");
+    assert_refused(&bed.attacker1, Bed::EXT1);
 }
 
 #[test]

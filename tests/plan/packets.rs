@@ -194,6 +194,29 @@ fn a_source_that_is_not_allowed_is_dropped_and_told_so() {
     assert_only(&node, &itself, Why::SourceNotAllowed);
 }
 
+proptest! {
+    /// One, a few, and many are asked for in different ways.
+    #[test]
+    fn exactly_the_allowed_sources_pass(
+        nets in prop::collection::btree_set((0u8..16, 24u8..=32), 1..9),
+        asked in prop::collection::vec((0u8..16, any::<u8>()), 1..20),
+    ) {
+        let nets: Vec<ipnet::IpNet> = nets.iter().map(|(i, len)| format!("198.18.{i}.128/{len}").parse().unwrap()).collect();
+        let mut world = reference();
+        mapping_mut(&mut world, "web").spec.allowed_sources = nets.iter().map(|net| net.to_string()).collect();
+        let planned = Planned::new(&config(), world);
+        for (i, last) in asked.into_iter().chain([(0, 128), (1, 129), (2, 127)]) {
+            let source = format!("198.18.{i}.{last}");
+            let trace = planned.first("eth1", &source, MAPPED, tcp(80));
+            if nets.iter().any(|net| net.contains(&ip(&source))) {
+                assert_forwarded(&trace, &both(80), SourceSeen::Masquerade, "eth0");
+            } else {
+                assert_dropped(&trace, Why::SourceNotAllowed);
+            }
+        }
+    }
+}
+
 #[test]
 fn forged_sources_reach_nothing_from_outside() {
     for planned in [with(true, true), with(false, false), by_cluster_ip(true)] {

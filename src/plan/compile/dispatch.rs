@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::backends::Pool;
 use super::tree::{self, Entry, Key};
-use super::{Context, backends, hook, in_set, not_in_set, source_set};
+use super::{Context, backends, hook, in_set, sources};
 use crate::api::MappingMode;
 use crate::model::{ObjectKey, Protocol};
 use crate::plan::topology::Topology;
@@ -61,7 +61,10 @@ pub fn compile(context: &Context, entries: &[&Entry]) -> TableRules {
     let mut root = vec![Rule::new([context.no_slot()], Target::Return)];
     root.extend(tree::grow(&mut nat, Key::Destination, entries, TREE_DEPTH));
     nat.add(DNAT, root);
-    hook(&mut nat, Builtin::Prerouting, [in_set(SET_ENDPOINTS, SetDirection::DestinationPort)], DNAT);
+    // A connection that a conntrack helper expects has the mark of the one that it belongs to; see sources.
+    let undecided = Match::ConnMark { value: 0, mask: context.marks().mapped(), invert: false };
+    let endpoint = in_set(SET_ENDPOINTS, SetDirection::DestinationPort);
+    hook(&mut nat, Builtin::Prerouting, [endpoint, undecided], DNAT);
     nat
 }
 
@@ -81,22 +84,12 @@ pub fn handler(
     nat: &mut TableRules,
     dataplane: &mut Dataplane,
 ) -> String {
-    let marks = context.marks();
     let identity = format!("{}:{}/{}", mapping.key, port.protocol, port.port);
     let chain = ownership::chain_of("M", &identity);
 
-    // Says in every listing and trace whose chain this is: once, in its first rule, and behind the match that a client who may passes by, so
-    // that it costs that one nothing.
+    // Says in every listing and trace whose chain this is.
     let named = Match::Comment(comment(&mapping.key, port));
-    // Whether it is masqueraded follows from the mark; see egress.
-    let mapped = Target::SetConnMark { value: marks.mapped(), mask: marks.mapped() };
-    let mut rules = match source_set(&mapping.sources, dataplane) {
-        Some(set) => {
-            vec![Rule::new([not_in_set(&set, SetDirection::Source), named], Target::Return), Rule::new([], mapped)]
-        }
-        None => vec![Rule::new([named], mapped)],
-    };
-
+    let mut rules = sources::filter(context, &mapping.sources, named, dataplane);
     rules.extend(match Handling::of(mapping, port, context.topology) {
         Handling::Service(address) => vec![Rule::new([Match::Protocol(port.protocol)], Target::Dnat(address))],
         Handling::Pods => backends::compile(&Pool::of(mapping, port), nat, dataplane),

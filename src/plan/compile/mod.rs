@@ -12,6 +12,7 @@ mod pass;
 mod refuse;
 mod routing;
 mod serving;
+mod sources;
 mod tree;
 
 pub use dispatch::{Handling, entry};
@@ -25,8 +26,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
+use super::ResolvedMapping;
 use super::topology::Topology;
-use super::{ResolvedMapping, Sources};
 use crate::model::{BorderConfig, Family, InterfaceName, MarkLayout};
 use crate::ruleset::{
     Builtin, Dataplane, IpSet, Match, Rule, SetDirection, SetKind, SetMember, Table, TableRules, Target, ownership,
@@ -175,18 +176,6 @@ pub fn nat(
 /// The name of the set of inside networks of a family.
 pub fn inner_set(family: Family) -> &'static str {
     FamilySets::of(family).inner
-}
-
-/// The set that holds exactly these sources, named by its content: it never changes, others take its place.
-fn source_set(sources: &Sources, dataplane: &mut Dataplane) -> Option<String> {
-    let Sources::Nets(nets) = sources else { return None };
-    let text: Vec<String> = nets.iter().map(IpNet::to_string).collect();
-    let name = ownership::set_of("S", &text.join(","));
-    dataplane
-        .sets
-        .entry(name.as_str().into())
-        .or_insert_with(|| IpSet::of(SetKind::HashNet(Family::Ipv4), nets.iter().copied().map(SetMember::Net)));
-    Some(name)
 }
 
 fn hook(table: &mut TableRules, builtin: Builtin, matches: impl IntoIterator<Item = Match>, chain: &str) {
