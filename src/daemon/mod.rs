@@ -32,8 +32,8 @@ use crate::sources::debounce::Debounce;
 use flows::Flows;
 use retry::Retry;
 
-/// A lone change is applied after this much quiet.
-const QUIET: Duration = Duration::from_millis(10);
+/// A lone change is applied after this much quiet: sources have gathered what belongs together, this is for several of them at once.
+const QUIET: Duration = Duration::from_millis(2);
 /// Under a storm a pass begins at least this often.
 const BOUND: Duration = Duration::from_millis(250);
 /// The loop shows that it is alive at least this often, watchdog or not.

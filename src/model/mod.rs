@@ -4,6 +4,7 @@
 
 mod changes;
 mod config;
+mod dense;
 mod few;
 mod host;
 mod local;
@@ -16,6 +17,7 @@ pub use config::{
     BorderConfig, GatewayAddresses, GatewayOffsets, MarkLayout, MarkLayoutError, Opening, OpeningParseError,
     PerInterface,
 };
+pub use dense::Dense;
 pub use few::{Few, FewByKey};
 pub use host::{Host, InterfaceAddress, Link, LinkStack, MainRoute, Neighbour, NeighbourState, OwnStray, StrayKind};
 pub use local::LocalRoutes;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Dense;
 use crate::api::MappingSpec;
 
 /// namespace/name of a namespaced object. Shared text: each of ten thousand objects is named in many places.
@@ -39,6 +40,14 @@ pub struct Objects {
     pub services: BTreeMap<ObjectKey, Arc<Service>>,
     /// Keyed by the slice's own namespace/name.
     pub slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+}
+
+impl Dense for Objects {
+    fn densify(&mut self, changed: usize) {
+        self.mappings.densify(changed);
+        self.services.densify(changed);
+        self.slices.densify(changed);
+    }
 }
 
 impl Objects {

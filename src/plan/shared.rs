@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::Dense;
+
 #[derive(Debug)]
 pub struct Shared<K, V> {
     values: BTreeMap<K, V>,
@@ -12,6 +14,13 @@ pub struct Shared<K, V> {
 impl<K, V> Default for Shared<K, V> {
     fn default() -> Self {
         Shared { values: BTreeMap::new(), more: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord, V> Dense for Shared<K, V> {
+    fn densify(&mut self, changed: usize) {
+        self.values.densify(changed);
+        self.more.densify(changed);
     }
 }
 

@@ -71,6 +71,7 @@ fn exactly_the_flows_that_may_not_go_on_are_deleted() {
 
         let some = Sources::Nets(vec!["192.0.2.0/24".parse().unwrap()]);
         let policy = FlowPolicy {
+            named: Default::default(),
             endpoints: [
                 endpoint(Protocol::Tcp, web, Sources::Everyone, &["10.244.1.2:8080", "10.96.0.10:8080"]),
                 endpoint(Protocol::Tcp, "203.0.113.10:443", some, &["10.244.1.2:8443"]),
@@ -154,6 +155,7 @@ fn a_large_table_is_cleaned_without_holding_up_the_runtime() {
         sh(&format!("conntrack -R {} >/dev/null", file.path().display()));
 
         let policy = FlowPolicy {
+            named: Default::default(),
             endpoints: [endpoint(Protocol::Udp, "203.0.113.10:80", Sources::Everyone, &["10.244.1.2:8080"])].into(),
         };
         let ticks = std::rc::Rc::new(std::cell::Cell::new(0));

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::identity::{self, Newcomer};
 use super::service::{Look, ServiceMemory, Sight};
 use super::targets::{Asked, FlowTarget, FlowTargets, Leads};
-use super::{Flow, FlowEndpoint, FlowPolicy, Servers, Strangers};
+use super::{Flow, FlowEndpoint, FlowPolicy, Servers};
 use crate::api::MappingMode;
-use crate::model::{Changed, Endpoint, Few, ObjectKey, Objects, Protocol, ServiceType, changes, changes_by};
+use crate::model::{Changed, Dense, Endpoint, Few, ObjectKey, Objects, Protocol, ServiceType, changes, changes_by};
 
 /// How long a pod's address, or its Service, may be missing before its TCP connections are cut.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -33,8 +33,6 @@ pub struct FlowMemory {
     services: BTreeMap<ObjectKey, ServiceMemory>,
     asked: BTreeMap<Arc<Asked>, AskedMemory>,
     endpoints: BTreeMap<Endpoint, EndpointMemory>,
-    /// Addresses that Services have begun to name since the first snapshot; kept for the grace time.
-    since_start: Arc<BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
     /// Where the last look found another pod.
     pub(super) replaced: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
     policy: FlowPolicy,
@@ -68,7 +66,6 @@ impl FlowMemory {
             services: BTreeMap::new(),
             asked: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            since_start: Arc::default(),
             replaced: BTreeMap::new(),
             policy: FlowPolicy::default(),
             revision: 0,
@@ -106,11 +103,15 @@ impl FlowMemory {
         let asked_before = self.look_at_asked(&leads, &concerned, targets);
         self.look_at_endpoints(&endpoints, &asked_before, first);
         self.add_newcomers(newcomers);
-        // While it is settling, everybody knows of the strangers.
-        let all = was_settling || self.settling;
+        // From then on nobody but the known servers.
+        let all = was_settling && !self.settling;
         let led_elsewhere = |target: &FlowTarget| all || concerned.has(&target.asked.service);
         let led = targets.endpoints.iter().filter(|(_, target)| led_elsewhere(target)).map(|(endpoint, _)| endpoint);
         self.judge(targets, led.chain(endpoints.iter().map(|c| c.key)));
+        self.services.densify(leads.len());
+        self.asked.densify(leads.len());
+        self.endpoints.densify(endpoints.len());
+        self.policy.endpoints.densify(endpoints.len());
         let due = self.services.values().filter_map(|s| s.due(self.grace));
         self.due = due.chain(self.settling.then(|| began + self.grace)).min();
         self.seen = Arc::clone(objects);
@@ -252,12 +253,12 @@ impl FlowMemory {
 
     fn add_newcomers(&mut self, newcomers: BTreeMap<IpAddr, BTreeSet<Newcomer>>) {
         if !self.settling {
-            self.since_start = Arc::default();
-        } else if !newcomers.is_empty() {
-            let all = Arc::make_mut(&mut self.since_start);
-            for (address, new) in newcomers {
-                all.entry(address).or_default().extend(new.into_iter().map(|n| n.service));
-            }
+            self.policy.named.clear();
+            return;
+        }
+        self.revision += u64::from(!newcomers.is_empty());
+        for (address, new) in newcomers {
+            self.policy.named.entry(address).or_default().extend(new.into_iter().map(|n| n.service));
         }
     }
 
@@ -307,8 +308,7 @@ impl FlowMemory {
                 if asked.mode == MappingMode::Service {
                     addresses.extend(service.vips());
                 }
-                let named = || Arc::clone(&self.since_start);
-                let all_but = settling.then(|| Strangers { to: asked.service.clone(), named: named() });
+                let all_but = settling.then(|| asked.service.clone());
                 Servers { sockets: Few::default(), addresses, all_but }
             }
             // UDP has no end of its own: it follows where its pod no longer serves.

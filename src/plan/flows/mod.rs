@@ -27,6 +27,8 @@ use crate::model::{Endpoint, Few, ObjectKey, Protocol};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlowPolicy {
     pub endpoints: BTreeMap<Endpoint, FlowEndpoint>,
+    /// Addresses that Services have begun to name since the first snapshot: strangers to all others. Kept for the grace time from then on.
+    pub named: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,22 +44,8 @@ pub struct Servers {
     pub sockets: Few<SocketAddr>,
     /// On any port: the number may have been another one when the flow began.
     pub addresses: Few<IpAddr>,
-    /// Every other server too, but for strangers: what was there before this program started is not known.
-    pub all_but: Option<Strangers>,
-}
-
-/// Addresses that other Services have begun to name since the first snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Strangers {
-    to: ObjectKey,
-    /// Shared by all Services.
-    named: Arc<BTreeMap<IpAddr, BTreeSet<ObjectKey>>>,
-}
-
-impl Strangers {
-    fn contains(&self, address: IpAddr) -> bool {
-        self.named.get(&address).is_some_and(|services| services.iter().any(|service| *service != self.to))
-    }
+    /// Every other server too, but for those that are strangers to this Service: what was there before this program started is not known.
+    pub all_but: Option<ObjectKey>,
 }
 
 impl FlowEndpoint {
@@ -72,10 +60,10 @@ impl FlowEndpoint {
 }
 
 impl Servers {
-    fn may_go_on(&self, server: &SocketAddr) -> bool {
+    fn may_go_on(&self, server: &SocketAddr, policy: &FlowPolicy) -> bool {
         self.sockets.contains(server)
             || self.addresses.contains(&server.ip())
-            || self.all_but.as_ref().is_some_and(|strangers| !strangers.contains(server.ip()))
+            || self.all_but.as_ref().is_some_and(|service| !policy.is_stranger(server.ip(), service))
     }
 }
 
@@ -109,11 +97,16 @@ pub enum FlowVerdict {
 }
 
 impl FlowPolicy {
+    /// Whether others than this Service have begun to name the address.
+    fn is_stranger(&self, address: IpAddr, to: &ObjectKey) -> bool {
+        self.named.get(&address).is_some_and(|services| services.iter().any(|service| service != to))
+    }
+
     pub fn verdict(&self, flow: &Flow) -> FlowVerdict {
         match self.endpoints.get(&flow.endpoint()) {
             None => FlowVerdict::NotMapped,
             Some(e) if !e.sources.allows(flow.client) => FlowVerdict::SourceNotAllowed,
-            Some(e) if !e.servers.may_go_on(&flow.server) => FlowVerdict::ServerGone,
+            Some(e) if !e.servers.may_go_on(&flow.server, self) => FlowVerdict::ServerGone,
             Some(_) => FlowVerdict::Keep,
         }
     }

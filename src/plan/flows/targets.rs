@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::api::MappingMode;
-use crate::model::{Endpoint, ObjectKey, Protocol};
+use crate::model::{Dense, Endpoint, ObjectKey, Protocol};
 use crate::plan::{Backends, PortSelector, Sources};
 
 /// What valid Mappings ask for, also those whose Service or its port is missing now, and what that leads to now.
@@ -38,6 +38,13 @@ pub struct Leads {
     /// The Service's first IPv4 ClusterIP.
     pub service_vip: Option<IpAddr>,
     pub backends: Backends,
+}
+
+impl Dense for FlowTargets {
+    fn densify(&mut self, changed: usize) {
+        self.endpoints.densify(changed);
+        self.leads.densify(changed);
+    }
 }
 
 impl FlowTarget {

@@ -15,7 +15,7 @@ use super::outcome::MappingOutcome;
 use super::resolve::ServiceNow;
 use super::ways::Ways;
 use super::{MappingOutcomes, Plan};
-use crate::model::{Changed, ChangedObject, EndpointSlice, Few, Mapping, ObjectKey, Objects, changes};
+use crate::model::{Changed, ChangedObject, Dense, EndpointSlice, Few, Mapping, ObjectKey, Objects, changes};
 use cluster::Cluster;
 use part::Judge;
 use sums::{Share, Sums};
@@ -60,8 +60,16 @@ impl Mappings {
         if concerned.is_empty() {
             return;
         }
+        let changed = concerned.len();
         self.renew(concerned, &before, objects, ground);
         self.sums.settle(ground);
+        // Mostly a few have changed, and what is shared is not copied for them.
+        if changed * 2 > self.shares.len() {
+            self.shares.densify(changed);
+            self.watching.densify(changed);
+            Arc::make_mut(&mut self.outcomes).densify(changed);
+            self.sums.densify(changed);
+        }
     }
 
     /// Puts the sums into a plan of the host alone.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::part::Part;
-use crate::model::{Endpoint, Family, InterfaceName, ObjectKey, Protocol};
+use crate::model::{Dense, Endpoint, Family, InterfaceName, ObjectKey, Protocol};
 use crate::plan::Plan;
 use crate::plan::claims::{Age, age};
 use crate::plan::compile::{self, Entry, MappedPorts, Serving, WayOut};
@@ -65,6 +65,16 @@ struct Found {
     entry: Entry,
     /// Chains between the address and the handlers.
     chains: Box<[Arc<str>]>,
+}
+
+impl Dense for Sums {
+    fn densify(&mut self, changed: usize) {
+        Arc::make_mut(&mut self.flows).densify(changed);
+        self.asked.densify(changed);
+        self.chains.densify(changed);
+        self.vips.densify(changed);
+        Arc::make_mut(&mut self.endpoints).densify(changed);
+    }
 }
 
 impl Sums {

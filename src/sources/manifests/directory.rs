@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::file::{File, Found, Stamp, is_manifest, look_at_all, there};
 use super::parse::Fault;
 use super::together::{Change, Together, exchange};
-use crate::model::Objects;
+use crate::model::{Dense, Objects};
 use crate::sources::Position;
 
 /// A look at every file that nobody asked for comes after so many times what the last one took, so that many files cost no more than few.
@@ -198,6 +198,7 @@ impl Directory {
         if !matches!(changed, Changed::Names(_)) {
             self.again = Some(Instant::now() + (begun.elapsed() * LOOK_PACE).min(LONGEST_PACE));
         }
+        self.files.densify(changes.len());
         self.stamp = stamp;
         self.settled = true;
         Ok(news.then(|| match self.exchange(&changes) {
@@ -249,6 +250,7 @@ impl Directory {
 
     /// Puts the files together, in the order of their names. An object that an earlier file has too makes the later one broken.
     pub(super) fn combine(&mut self) -> Scan {
+        let files = self.files.len();
         let mut together = Together::default();
         let mut broken = Vec::new();
         for (name, file) in &mut self.files {
@@ -275,6 +277,7 @@ impl Directory {
             }
         }
         if *self.objects != together.objects {
+            together.objects.densify(files);
             self.objects = Arc::new(together.objects);
         }
         Scan { objects: Arc::clone(&self.objects), broken }

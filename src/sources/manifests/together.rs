@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, Mapping, ObjectKey, Objects, Service};
+use crate::model::{Dense, EndpointSlice, Mapping, ObjectKey, Objects, Service};
 
 /// What one file says. There may be ten thousand of them with an object each: a map for each kind would take kilobytes for every file.
 #[derive(Debug, Default, PartialEq)]
@@ -92,6 +92,7 @@ pub(super) fn exchange(objects: &mut Arc<Objects>, changes: &[Change]) -> bool {
         }
         now.add_to(&mut next);
     }
+    next.densify(changes.len());
     *objects = Arc::new(next);
     true
 }

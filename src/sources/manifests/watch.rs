@@ -20,7 +20,7 @@ use crate::sources::{SourceEvent, SourceName, SourceState};
 pub const SOURCE: SourceName = "manifests";
 
 /// After a change of one file it is read when nothing happened for so long and it is not open for writing, ...
-const QUIET: Duration = Duration::from_millis(10);
+const QUIET: Duration = Duration::from_millis(4);
 /// ... after a change of several, which may belong together, when nothing happened for so long ...
 const QUIET_OF_SEVERAL: Duration = Duration::from_millis(100);
 /// ... but not later than this after the first change.
