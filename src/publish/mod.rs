@@ -12,17 +12,17 @@ mod events;
 mod pace;
 mod queue;
 mod statement;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use kube::runtime::events::{Event, Recorder, Reporter};
-use kube::{Resource, api::ObjectMeta};
+use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,7 +30,6 @@ use tokio::time::Instant;
 pub use decide::{Step, View, decide};
 pub use statement::{Shared, Statement, Verdict, own_entry, shared, statement};
 
-use crate::api::Mapping;
 use crate::cluster::{Fleet, KeptRecord, Record, RecordEvent, Session, Sessions};
 use crate::error_chain;
 use crate::model::{ObjectKey, changes};
@@ -38,15 +37,13 @@ use crate::report::{Outcomes, Report};
 use crate::sources::SourceState;
 use pace::{Paces, Trouble};
 use queue::Queue;
+use telling::{Events, Told, tell};
 use write::{WriteError, Writer};
 
 /// Name under which troubles of writing are told.
 const SOURCE: &str = "status";
 /// Requests under way at once.
 const CONCURRENCY: usize = 8;
-/// Events that wait. They are told one after the other, beside the writes that clients wait for. Of more at once nobody reads all; the
-/// oldest go.
-const MOST_EVENTS: usize = 10_000;
 /// What was changed meanwhile is looked at again when the watch tells, or after this.
 const OUTDATED: Duration = Duration::from_millis(500);
 /// What the API server rejects is tried again after this.
@@ -119,9 +116,7 @@ struct Publisher {
     /// What time it was at least for the API server, and when: from then on our own time goes by, whatever somebody sets our clock to.
     server_time: Option<(Timestamp, Instant)>,
     asking: bool,
-    /// Events about objects, by key and uid, that are to be told, and whether one is under way.
-    events: VecDeque<(ObjectKey, String, Event)>,
-    telling: bool,
+    events: Events,
     jobs: JoinSet<Job>,
 }
 
@@ -139,8 +134,7 @@ impl Publisher {
             trouble: Trouble::default(),
             server_time: None,
             asking: false,
-            events: VecDeque::new(),
-            telling: false,
+            events: Events::default(),
             jobs: JoinSet::new(),
         }
     }
@@ -164,10 +158,9 @@ impl Publisher {
 
     /// Answers to writes and the watch come in any order: an older version never replaces a newer one.
     fn keep(&mut self, key: &ObjectKey, kept: KeptRecord) {
-        let version = |r: &Record| r.resource_version.parse::<u64>().ok();
-        if let (Some(known), Some(record)) = (self.known(key), kept.open())
-            && known.uid == record.uid
-            && version(&known) > version(&record)
+        let known = self.records.get(key).and_then(KeptRecord::head);
+        if let (Some(known), Some(record)) = (known, kept.head())
+            && known.is_newer_than(&record)
         {
             return;
         }
@@ -180,7 +173,7 @@ impl Publisher {
 
     /// That object, not another one of its name.
     fn knows(&self, key: &ObjectKey, uid: &str) -> bool {
-        self.known(key).is_some_and(|record| record.uid == uid)
+        self.records.get(key).and_then(KeptRecord::head).is_some_and(|head| head.uid == uid)
     }
 
     fn take_outcomes(&mut self, outcomes: Arc<Outcomes>) {
@@ -211,19 +204,18 @@ impl Publisher {
         self.queue.mark_all(self.records.keys());
     }
 
-    /// Begins as many steps as may be under way, and an Event.
+    /// Begins as many steps as may be under way, and an Event when it is its turn.
     fn begin(&mut self) {
         self.begin_steps();
-        if self.telling || self.trouble.lasts() {
+        if self.trouble.lasts() {
             return;
         }
         if let Some((_, recorder)) = &self.session
-            && let Some((key, uid, event)) = self.events.pop_front()
+            && let Some(told) = self.events.next(self.queue.is_idle(), Instant::now())
         {
             let recorder = recorder.clone();
-            self.telling = true;
             self.jobs.spawn(async move {
-                tell(&recorder, &key, uid, &event).await;
+                tell(&recorder, told).await;
                 Job::Event
             });
         }
@@ -309,19 +301,18 @@ impl Publisher {
                 self.queue.clock_known();
                 self.ill(&error);
             }
-            Ok(Job::Event) => self.telling = false,
+            Ok(Job::Event) => self.events.ended(),
             Ok(Job::Write { key, before, step, result }) => {
                 if result.is_ok() {
                     let told = events::events(&before, &step, &self.settings.instance);
-                    self.events.extend(told.into_iter().map(|event| (key.clone(), before.uid.clone(), event)));
-                    let too_many = self.events.len().saturating_sub(MOST_EVENTS);
-                    self.events.drain(..too_many);
+                    let about = |event| Told { key: key.clone(), uid: before.uid.clone(), event };
+                    self.events.add(told.into_iter().map(about));
                 }
                 self.take_write(key, &before.uid, &step, result);
             }
             // A task that panicked says so itself; its Mapping is looked at again with the next change.
             Err(error) => {
-                self.telling = false;
+                self.events.ended();
                 tracing::error!(%error, "a write to the API ended early");
             }
         }
@@ -403,22 +394,5 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Events are told as well as can be: one that cannot be written is logged, and no reason to do anything again.
-async fn tell(recorder: &Recorder, key: &ObjectKey, uid: String, event: &Event) {
-    let object = Mapping {
-        metadata: ObjectMeta {
-            name: Some(key.name.to_string()),
-            namespace: Some(key.namespace.to_string()),
-            uid: Some(uid),
-            // Without a resourceVersion: the same Event about another version is the same Event.
-            ..ObjectMeta::default()
-        },
-        ..Mapping::default()
-    };
-    if let Err(error) = recorder.publish(event, &object.object_ref(&())).await {
-        tracing::warn!(mapping = %key, reason = event.reason, error = error_chain(&error), "an Event could not be written");
     }
 }

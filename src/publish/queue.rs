@@ -102,6 +102,11 @@ impl Queue {
     pub(super) fn under_way(&self) -> usize {
         self.under_way.len()
     }
+
+    /// Nothing is to be looked at now, and no write is under way. What waits for its time does not count.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.under_way.is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -119,10 +124,13 @@ mod tests {
         queue.mark(key("a"));
         assert_eq!(queue.next(), Some(key("a")));
         assert_eq!(queue.next(), None);
+        assert!(queue.is_idle());
         queue.begin(key("a"));
+        assert!(!queue.is_idle());
         queue.mark(key("a"));
         assert_eq!((queue.next(), queue.under_way()), (None, 1));
         queue.ended(&key("a"));
+        assert!(!queue.is_idle());
         assert_eq!((queue.next(), queue.under_way()), (Some(key("a")), 0));
     }
 

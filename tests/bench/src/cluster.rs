@@ -127,25 +127,25 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 impl Watch {
-    /// Waits until so many are complete; how long that took.
-    pub fn all_complete(&self, count: usize, patience: Duration) -> Result<Duration, String> {
+    /// Waits until so many are complete.
+    pub fn all_complete(&self, count: usize, patience: Duration) -> Result<(), String> {
         self.until(patience, |seen| seen.complete.len() >= count).map_err(|seen| {
             format!("{} of {count} statuses are complete after {} s", seen.complete.len(), patience.as_secs())
         })
     }
 
-    /// Waits until there is none any more; how long that took.
-    pub fn all_gone(&self, patience: Duration) -> Result<Duration, String> {
+    /// Waits until there is none any more.
+    pub fn all_gone(&self, patience: Duration) -> Result<(), String> {
         self.until(patience, |seen| seen.there.is_empty())
             .map_err(|seen| format!("{} Mappings are still there after {} s", seen.there.len(), patience.as_secs()))
     }
 
-    fn until(&self, patience: Duration, done: impl Fn(&Seen) -> bool) -> Result<Duration, MutexGuard<'_, Seen>> {
+    fn until(&self, patience: Duration, done: impl Fn(&Seen) -> bool) -> Result<(), MutexGuard<'_, Seen>> {
         let begin = Instant::now();
         loop {
             let seen = lock(&self.seen);
             if done(&seen) {
-                return Ok(begin.elapsed());
+                return Ok(());
             }
             if seen.ended || begin.elapsed() > patience {
                 return Err(seen);

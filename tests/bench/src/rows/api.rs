@@ -71,17 +71,30 @@ fn starts(
     (size, net, cluster): (Size, &Net, &Cluster),
 ) -> Result<(), String> {
     let (mut wall, mut processor) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
+    let (mut resident, mut peak, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
         let border = net.border(size.addresses());
         let home = Home::new();
         let mut daemon = Daemon::launch(&border.ns, &home, &setup(options, cluster));
         let cost = daemon.ready(options.patience())?;
+        for path in ["/metrics", "/status"] {
+            daemon.get(path).filter(|r| r.code == 200).ok_or_else(|| format!("{path} cannot be had"))?;
+        }
+        let (now, most) = (daemon.memory("VmRSS"), daemon.memory("VmHWM"));
         wall.push(cost.wall.as_secs_f64());
         processor.push(cost.processor.as_secs_f64());
+        resident.push(now);
+        peak.push(most);
+        ratio.push(most / now);
+        figures.say(format_args!("  round {round}: {:.2?}, processor {:.2?}", cost.wall, cost.processor));
     }
-    let must = SIZES.iter().find(|(own, _)| *own == size).map_or(Bound::None, |(_, s)| Bound::AtMost(*s));
+    let own = SIZES.iter().find(|(own, _)| *own == size);
+    let must = own.map_or(Bound::None, |(_, s)| Bound::AtMost(*s));
     figures.add(row, "start to ready", "s", must, wall);
     figures.add(row, "processor time, daemon and tools", "s", Bound::None, processor);
+    figures.add(row, "resident after /metrics and /status", "MiB", Bound::None, resident);
+    figures.add(row, "peak", "MiB", Bound::None, peak);
+    figures.add(row, "peak / resident", "", own.map_or(Bound::None, |_| Bound::AtMost(1.3)), ratio);
     Ok(())
 }
 
@@ -104,15 +117,15 @@ fn statuses(options: &Options, figures: &mut Figures, row: &str, size: Size) -> 
     let mut daemon = Daemon::launch(&border.ns, &home, &setup(options, &cluster));
     daemon.ready(options.patience())?;
     let told = |why: String| format!("{why}; it said: {}", home.last_words());
-    let (mut written, mut since_first, mut gone, mut used) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut made, mut complete, mut gone, mut used) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         let before = daemon.quiet(Duration::from_secs(10));
         let watch = cluster.watch();
         let begin = Instant::now();
         cluster.create_mappings(size);
-        let last = watch.all_complete(size.mappings, STATUSES).map_err(told)?;
-        written.push(last.as_secs_f64());
-        since_first.push(begin.elapsed().as_secs_f64());
+        made.push(begin.elapsed().as_secs_f64());
+        watch.all_complete(size.mappings, STATUSES).map_err(told)?;
+        complete.push(begin.elapsed().as_secs_f64());
         used.push((daemon.quiet(Duration::from_secs(10)) - before).as_secs_f64());
         let begin = Instant::now();
         cluster.delete_mappings();
@@ -120,8 +133,8 @@ fn statuses(options: &Options, figures: &mut Figures, row: &str, size: Size) -> 
         gone.push(begin.elapsed().as_secs_f64());
     }
     let must = if size == STATUS_SIZE { Bound::AtMost(10.0) } else { Bound::None };
-    figures.add(row, "statuses complete, since the last one was made", "s", must, written);
-    figures.add(row, "the same since the first one was made", "s", Bound::None, since_first);
+    figures.add(row, "all made and their statuses complete", "s", must, complete);
+    figures.add(row, "of that until the last one was made", "s", Bound::None, made);
     figures.add(row, "processor time of that", "s", Bound::None, used);
     figures.add(row, "deleted ones gone, since that was asked for", "s", must, gone);
     Ok(())
