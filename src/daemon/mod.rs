@@ -98,10 +98,15 @@ impl Daemon {
                     stop.unless_late(self.pass(&mut beat)).await;
                 },
             }
-            self.reports.send_modify(Report::beat);
-            self.systemd.heartbeat(std::time::Instant::now());
+            self.show_alive();
             self.systemd.status(&self.reports.borrow());
         }
+    }
+
+    /// At the end of each piece of work.
+    fn show_alive(&mut self) {
+        self.reports.send_modify(Report::beat);
+        self.systemd.heartbeat(std::time::Instant::now());
     }
 
     /// Waits for one thing to happen; whether a pass is due.
@@ -170,14 +175,17 @@ impl Daemon {
         self.settled = false;
         let begun = Instant::now();
         let plan = self.planner.plan(self.snapshot.world());
+        self.show_alive();
         self.told.tell(&plan.interfaces);
         let scope = if self.snapshot.is_complete() { Scope::Full } else { Scope::Border };
         self.snapshot.keep_slots(&plan);
         if let Some(objects) = &self.snapshot.world().objects {
             self.flows.look(&plan.flows, objects, begun).await;
         }
+        self.show_alive();
         let calls_before = self.tools.calls();
         let result = self.apply(&plan, scope, beat).await;
+        self.show_alive();
         let mut flows_removed = BTreeMap::new();
         if self.applier.is_translating() {
             self.nat_hold.hold(self.tools.ledger()).await;
@@ -186,6 +194,7 @@ impl Daemon {
             }
             // Connections that lost their right go, whatever else failed.
             flows_removed = self.flows.clean().await;
+            self.show_alive();
         }
         if let Some(routing) = self.applier.take_written_routing() {
             self.snapshot.wrote(routing);

@@ -1,3 +1,7 @@
+mod busy;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sd_notify::NotifyState;
@@ -5,6 +9,7 @@ use sd_notify::NotifyState;
 use super::Report;
 use crate::model::printable;
 use crate::plan::InterfaceKind;
+use busy::{Busy, Rounds, ThreadTime};
 
 /// What is told to systemd (sd_notify(3)). Without systemd nothing happens; a failure to notify is logged and no reason to stop.
 #[derive(Debug)]
@@ -12,17 +17,46 @@ pub struct Systemd {
     watchdog: Option<Duration>,
     last_beat: Option<Instant>,
     last_status: String,
-    starting: bool,
+    starting: Arc<AtomicBool>,
+    rounds: Rounds,
 }
 
 impl Systemd {
-    /// Reads WATCHDOG_USEC and WATCHDOG_PID.
+    /// Reads WATCHDOG_USEC and WATCHDOG_PID. Called on the thread on which the loop will run: where there is a watchdog, it is
+    /// also fed while that thread computes.
     pub fn from_env() -> Self {
-        Self::with_watchdog(sd_notify::watchdog_enabled().filter(|d| !d.is_zero()))
+        let systemd = Self::with_watchdog(sd_notify::watchdog_enabled().filter(|d| !d.is_zero()));
+        if let Err(error) = systemd.feed_while_busy() {
+            tracing::warn!(%error, "no thread that feeds the watchdog during long computations could be started");
+        }
+        systemd
     }
 
     fn with_watchdog(watchdog: Option<Duration>) -> Self {
-        Systemd { watchdog, last_beat: None, last_status: String::new(), starting: true }
+        Systemd {
+            watchdog,
+            last_beat: None,
+            last_status: String::new(),
+            starting: Arc::new(true.into()),
+            rounds: Rounds::default(),
+        }
+    }
+
+    /// Beside the loop, which cannot do it then. It judges by the processor time of the loop's thread, so that it starves with
+    /// one that is stuck.
+    fn feed_while_busy(&self) -> std::io::Result<()> {
+        let Some(watchdog) = self.watchdog else { return Ok(()) };
+        let (time, rounds, starting) = (ThreadTime::of_this_thread(), self.rounds.clone(), self.starting.clone());
+        let mut busy = Busy::new(watchdog);
+        let feed = move || {
+            while let Some(used) = time.used() {
+                if busy.gets_on(rounds.so_far(), used) {
+                    send(&beat(watchdog, &starting));
+                }
+                std::thread::sleep(watchdog / 4);
+            }
+        };
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(feed).map(drop)
     }
 
     /// How often the loop has to come round for the watchdog: half of what systemd waits (sd_watchdog_enabled(3)).
@@ -32,7 +66,7 @@ impl Systemd {
 
     /// The border is closed: what depends on it may start.
     pub fn ready(&mut self) {
-        self.starting = false;
+        self.starting.store(false, Ordering::Relaxed);
         send(&[NotifyState::Ready]);
     }
 
@@ -40,25 +74,21 @@ impl Systemd {
         send(&[NotifyState::Stopping, NotifyState::Status("stopping; the dataplane stays")]);
     }
 
-    /// To be called by the loop itself, every time it comes round: a watchdog fed from elsewhere would not notice that the loop is
-    /// stuck. Sends no more often than needed. A start may take as long as it gets on, too: on a slow box with much to write that is
+    /// To be called by the loop itself, every time it comes round: a watchdog fed from elsewhere, whatever the loop does, would
+    /// not notice that it is stuck. Sends no more often than needed. A start may take as long as it gets on, too: on a slow box with much to write that is
     /// longer than what systemd gives it.
     pub fn heartbeat(&mut self, now: Instant) {
-        if self.beat_due(now) {
+        self.rounds.count();
+        if let (true, Some(watchdog)) = (self.beat_due(now), self.watchdog) {
             self.last_beat = Some(now);
-            send(&self.beat());
+            send(&beat(watchdog, &self.starting));
         }
-    }
-
-    fn beat(&self) -> Vec<NotifyState<'static>> {
-        let longer = self.watchdog.filter(|_| self.starting).map(|w| u32::try_from(w.as_micros()).unwrap_or(u32::MAX));
-        [NotifyState::Watchdog].into_iter().chain(longer.map(NotifyState::ExtendTimeoutUsec)).collect()
     }
 
     fn beat_due(&self, now: Instant) -> bool {
         let Some(watchdog) = self.watchdog else { return false };
-        // A quarter, so that a loop that comes round every half never waits a whole period.
-        self.last_beat.is_none_or(|last| now.saturating_duration_since(last) >= watchdog / 4)
+        // A beat that was left out is time that the next piece of work lacks.
+        self.last_beat.is_none_or(|last| now.saturating_duration_since(last) >= watchdog / 20)
     }
 
     /// Shows the report's figures in `systemctl status`, if they changed.
@@ -70,6 +100,11 @@ impl Systemd {
             self.last_status = line;
         }
     }
+}
+
+fn beat(watchdog: Duration, starting: &AtomicBool) -> Vec<NotifyState<'static>> {
+    let longer = starting.load(Ordering::Relaxed).then(|| u32::try_from(watchdog.as_micros()).unwrap_or(u32::MAX));
+    [NotifyState::Watchdog].into_iter().chain(longer.map(NotifyState::ExtendTimeoutUsec)).collect()
 }
 
 fn send(state: &[NotifyState<'_>]) {
@@ -181,15 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_fed_at_most_every_quarter_and_only_when_asked_for() {
+    fn the_watchdog_is_fed_no_more_often_than_it_helps_and_only_when_asked_for() {
         let start = Instant::now();
         let mut s = Systemd::with_watchdog(Some(Duration::from_secs(20)));
         assert_eq!(s.heartbeat_interval(), Some(Duration::from_secs(10)));
         assert!(s.beat_due(start));
         s.heartbeat(start);
-        assert!(!s.beat_due(start + Duration::from_secs(4)));
-        assert!(s.beat_due(start + Duration::from_secs(5)));
-        let words = |s: &Systemd| s.beat().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(!s.beat_due(start + Duration::from_millis(900)));
+        assert!(s.beat_due(start + Duration::from_secs(1)));
+        let words = |s: &Systemd| {
+            beat(Duration::from_secs(20), &s.starting).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
         assert_eq!(words(&s), ["WATCHDOG=1", "EXTEND_TIMEOUT_USEC=20000000"], "a start may go on");
         s.ready();
         assert_eq!(words(&s), ["WATCHDOG=1"]);
