@@ -338,9 +338,9 @@ in
 
       configDriveWait = mkOption {
         type = types.ints.unsigned;
-        default = 5;
-        example = 30;
-        description = "Seconds that a boot without anything else waits for a config drive to appear.";
+        default = 120;
+        example = 300;
+        description = "Seconds that a boot without anything else waits at most for a config drive to appear: until udev knows every device, which seldom takes more than one.";
       };
     };
 

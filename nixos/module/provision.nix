@@ -94,7 +94,7 @@ in
             "smartnat.*"
             "kube-proxy.*"
           ];
-          TimeoutStartSec = 60;
+          TimeoutStartSec = cfg.provision.configDriveWait + 60;
         };
       }
     ];

@@ -45,6 +45,10 @@ let
     from = "ExecStart=systemctl ";
     to = "ExecStart=${config.systemd.package}/bin/systemctl ";
   };
+  systemctlBefore = {
+    from = "ExecStartPre=systemctl ";
+    to = "ExecStartPre=${config.systemd.package}/bin/systemctl ";
+  };
   kubeconfig = {
     from = "/etc/smartnat/kubeconfig";
     to = cfg.kubeconfig.file;
@@ -83,6 +87,7 @@ let
         from = "/usr/local/bin/kube-proxy";
         to = lib.getExe' cfg.kubeProxy.package "kube-proxy";
       }
+      systemctlBefore
       proxyKubeconfig
     ];
     "kube-proxy-kubeconfig.path" = [ proxyKubeconfig ];
