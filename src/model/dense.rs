@@ -11,9 +11,13 @@ pub trait Dense {
     fn densify(&mut self, changed: usize);
 }
 
+fn is_worth_it(entries: usize, changed: usize) -> bool {
+    entries >= MANY && changed >= entries / 2
+}
+
 impl<K: Ord, V> Dense for BTreeMap<K, V> {
     fn densify(&mut self, changed: usize) {
-        if self.len() >= MANY && changed >= self.len() / 2 {
+        if is_worth_it(self.len(), changed) {
             *self = std::mem::take(self).into_iter().collect();
         }
     }
@@ -21,7 +25,7 @@ impl<K: Ord, V> Dense for BTreeMap<K, V> {
 
 impl<K: Ord> Dense for BTreeSet<K> {
     fn densify(&mut self, changed: usize) {
-        if self.len() >= MANY && changed >= self.len() / 2 {
+        if is_worth_it(self.len(), changed) {
             *self = std::mem::take(self).into_iter().collect();
         }
     }

@@ -276,7 +276,7 @@ impl FlowMemory {
             let strict = self.endpoints.get(endpoint).is_none_or(|e| e.strict);
             let servers = shared.entry((asked, strict)).or_insert_with(|| {
                 let leads = targets.leads.get(asked).map_or(&nobody, |leads| leads);
-                Arc::new(self.servers(asked, leads, strict, self.settling))
+                Arc::new(self.servers(asked, leads, strict))
             });
             let new = FlowEndpoint { sources: Arc::clone(sources), servers: Arc::clone(servers) };
             if known != Some(&new) {
@@ -296,7 +296,7 @@ impl FlowMemory {
         }
     }
 
-    fn servers(&self, asked: &Asked, leads: &Leads, strict: bool, settling: bool) -> Servers {
+    fn servers(&self, asked: &Asked, leads: &Leads, strict: bool) -> Servers {
         let (Some(service), Some(memory)) = (self.services.get(&asked.service), self.asked.get(asked)) else {
             return Servers::default();
         };
@@ -308,7 +308,7 @@ impl FlowMemory {
                 if asked.mode == MappingMode::Service {
                     addresses.extend(service.vips());
                 }
-                let all_but = settling.then(|| asked.service.clone());
+                let all_but = self.settling.then(|| asked.service.clone());
                 Servers { sockets: Few::default(), addresses, all_but }
             }
             // UDP has no end of its own: it follows where its pod no longer serves.
